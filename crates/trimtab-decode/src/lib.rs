@@ -1,0 +1,11 @@
+//! Inference-time algorithms as sans-IO state machines.
+//!
+//! A decoder never calls the model. It says what it needs ([`Need`]), is told ([`Answer`]), and says what it needs
+//! next; in between it tells which branches to fork, extend and prune ([`Action`]). So one algorithm runs batched
+//! in the engine, replayed in an evaluation, or driven by arrays in a test, and a slow reward never blocks the model.
+//!
+//! This crate never names a tensor type, a tokenizer, a clock, a file or a thread.
+
+pub mod need;
+
+pub use need::{Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, RowRequest, SampledToken};
