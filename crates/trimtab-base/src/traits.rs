@@ -58,6 +58,30 @@ pub enum RewardError {
         /// The missing field.
         field: String,
     },
+    /// The record's field has a value that the reward cannot use.
+    #[error("reward {reward}: item {item_idx} has {field} = {got}; expected {expected}")]
+    BadField {
+        /// The reward's name.
+        reward: String,
+        /// Place of the item in the batch.
+        item_idx: usize,
+        /// The field.
+        field: String,
+        /// What the reward can use.
+        expected: String,
+        /// The value as JSON.
+        got: String,
+    },
+    /// A scorer's answer for one item is not a reward.
+    #[error("reward {reward}: item {item_idx}: expected a number as reward, got {got}")]
+    BadReward {
+        /// The reward's name.
+        reward: String,
+        /// Place of the item in the batch.
+        item_idx: usize,
+        /// The answer, shortened.
+        got: String,
+    },
     /// An external scorer failed for good.
     #[error("reward {reward}: {problem}")]
     External {
