@@ -6,6 +6,24 @@
 //!
 //! This crate never names a tensor type, a tokenizer, a clock, a file or a thread.
 
+pub mod answer;
+pub mod best_of_n;
+mod error;
 pub mod need;
+pub mod row_op;
+pub mod sampling;
+mod selecting;
+pub mod selection;
+pub mod stop;
 
-pub use need::{Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, RowRequest, SampledToken};
+pub use answer::AnswerExtractor;
+pub use best_of_n::{BestOfN, BestOfNConfig, DecoderInputs};
+pub use error::DecodeError;
+pub use need::{
+    Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, RowRequest, SampledToken,
+};
+pub use row_op::{RowAnswer, RowOp};
+pub use sampling::Sampling;
+pub use selecting::Scoring;
+pub use selection::Selection;
+pub use stop::StopRules;

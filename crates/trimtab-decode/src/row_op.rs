@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use trimtab_base::TokenId;
+use trimtab_base::prob::{categorical, kl_nats, log_softmax};
 
+use crate::DecodeError;
 use crate::need::SampledToken;
 use crate::sampling::Sampling;
 
@@ -34,4 +36,57 @@ pub enum RowAnswer {
     Sampled(SampledToken),
     /// To [`RowOp::TopLogProbs`]: tokens with log-probabilities in nats.
     Top(Vec<(TokenId, f64)>),
+}
+
+impl RowOp {
+    /// The slow reference: what the operation means. `[vocab]`
+    ///
+    /// # Errors
+    /// [`DecodeError::UnusableLogits`] if the row has NaN or positive infinity, or nothing finite.
+    pub fn apply(&self, logits: &[f32]) -> Result<RowAnswer, DecodeError> {
+        let has_finite = logits.iter().any(|logit| logit.is_finite());
+        if !has_finite
+            || logits
+                .iter()
+                .any(|&logit| logit.is_nan() || logit == f32::INFINITY)
+        {
+            return Err(unusable(logits));
+        }
+        let reference_log_probs = log_softmax(logits);
+        match self {
+            Self::Sample { sampling, coin } => {
+                let policy_log_probs = sampling.policy_log_probs(logits);
+                let token_idx = categorical(&policy_log_probs, *coin).ok_or_else(|| unusable(logits))?;
+                Ok(RowAnswer::Sampled(SampledToken {
+                    token: TokenId(token_idx as u32),
+                    log_prob: policy_log_probs[token_idx],
+                    reference_log_prob: reference_log_probs[token_idx],
+                    kl_nats: kl_nats(&policy_log_probs, &reference_log_probs),
+                }))
+            }
+            Self::TopLogProbs { count } => Ok(RowAnswer::Top(top_log_probs(&reference_log_probs, *count))),
+        }
+    }
+}
+
+fn top_log_probs(log_probs: &[f64], count: usize) -> Vec<(TokenId, f64)> {
+    let mut ranked: Vec<(TokenId, f64)> = log_probs
+        .iter()
+        .enumerate()
+        .map(|(idx, &log_prob)| (TokenId(idx as u32), log_prob))
+        .collect();
+    // The sort is stable, so equals stay in order of their ids.
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked.truncate(count);
+    ranked
+}
+
+fn unusable(logits: &[f32]) -> DecodeError {
+    let count = |is_meant: fn(f32) -> bool| logits.iter().filter(|&&logit| is_meant(logit)).count();
+    DecodeError::UnusableLogits {
+        vocab_len: logits.len(),
+        num_nan: count(f32::is_nan),
+        num_infinite: count(|logit| logit == f32::INFINITY),
+        num_impossible: count(|logit| logit == f32::NEG_INFINITY),
+    }
 }
