@@ -55,19 +55,35 @@ impl PartialEq for AnswerExtractor {
     }
 }
 
-/// The last number in canonical decimal form. A minus sign counts unless a word stands right before it (`5-3`).
+/// The last number in canonical decimal form.
+///
+/// A minus sign counts unless a word or a closing bracket stands right before it, so `5-3` ends in 3. Commas count
+/// only between groups of three digits, so `1,2,3` ends in 3.
 fn last_number(text: &str) -> Option<String> {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?:\b|[^\w)\]]|^)(-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|-?\.[0-9]+)")
+        Regex::new(r"(?:[0-9]{1,3}(?:,[0-9]{3})+\b|[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+")
             .expect("the pattern is constant")
     });
-    let found = NUMBER
-        .captures_iter(text)
-        .last()?
-        .get(1)?
-        .as_str()
-        .replace(',', "");
-    let number: f64 = found.parse().ok()?;
-    // Adding zero turns -0 into 0.
-    Some((number + 0.0).to_string())
+    let signed = |found: regex::Match<'_>| {
+        let magnitude: f64 = found.as_str().replace(',', "").parse().ok()?;
+        let number = if ends_in_minus(&text[..found.start()]) {
+            -magnitude
+        } else {
+            magnitude
+        };
+        // Adding zero turns -0 into 0.
+        number.is_finite().then(|| (number + 0.0).to_string())
+    };
+    NUMBER.find_iter(text).filter_map(signed).last()
 }
+
+/// Whether `before` ends in a minus sign that belongs to what follows.
+fn ends_in_minus(before: &str) -> bool {
+    let Some(rest) = before.strip_suffix(['-', '\u{2212}']) else {
+        return false;
+    };
+    !rest.ends_with(|c: char| c.is_alphanumeric() || c == ')' || c == ']')
+}
+
+#[cfg(test)]
+mod tests;

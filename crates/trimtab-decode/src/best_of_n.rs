@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use trimtab_base::rng::Purpose;
-use trimtab_base::{PromptKey, SampleStream, Seed, TokenBytes};
+use trimtab_base::{SampleStream, TokenBytes};
 
 use crate::DecodeError;
+use crate::inputs::DecoderInputs;
 use crate::need::{Action, Answer, BranchId, Decoder, Need, Outcome, RowRequest};
 use crate::row_op::{RowAnswer, RowOp};
 use crate::sampling::Sampling;
@@ -30,17 +31,9 @@ pub struct BestOfNConfig {
     pub scoring: Scoring,
 }
 
-/// What every decoder of a request is given, whatever its method.
-#[derive(Clone)]
-pub struct DecoderInputs {
-    /// Identity of the prompt in the random streams.
-    pub prompt_key: PromptKey,
-    /// Seed of the run.
-    pub seed: Seed,
-    /// What ends a response.
-    pub stop: StopRules,
-    /// Bytes of each token.
-    pub token_bytes: Arc<dyn TokenBytes>,
+impl BestOfNConfig {
+    /// Most candidates accepted: far beyond use, small enough that a typing error cannot ask for all memory.
+    pub const MAX_CANDIDATES: usize = 1 << 20;
 }
 
 /// N independent samples and a choice, as a state machine.
@@ -72,9 +65,9 @@ impl BestOfN {
     pub fn try_new(config: BestOfNConfig, inputs: DecoderInputs) -> Result<Self, DecodeError> {
         config.sampling.validate()?;
         inputs.stop.validate()?;
-        if config.num_candidates == 0 || u32::try_from(config.num_candidates).is_err() {
-            let expected = "a whole number that is at least 1 and fits 32 bits";
-            return Err(DecodeError::invalid("n", expected, &config.num_candidates));
+        if config.num_candidates == 0 || config.num_candidates > BestOfNConfig::MAX_CANDIDATES {
+            let expected = format!("a whole number from 1 to {}", BestOfNConfig::MAX_CANDIDATES);
+            return Err(DecodeError::invalid("n", &expected, &config.num_candidates));
         }
         let stream = |idx| SampleStream::new(inputs.seed, inputs.prompt_key, idx, Purpose::Token);
         // The prompt's own branch carries candidate 0; the others start as its copies.
@@ -206,3 +199,6 @@ impl Decoder for BestOfN {
         self.stop.max_new_tokens
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,11 @@ impl Response {
         self.token_ids.len()
     }
 
+    /// Sum of the reference's log-probabilities so far, in nats.
+    pub(crate) fn reference_log_prob(&self) -> f64 {
+        self.reference_log_prob
+    }
+
     /// Whether a rule has ended it.
     pub(crate) fn is_finished(&self) -> bool {
         self.finish.is_some()
@@ -120,3 +125,6 @@ impl Response {
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
+
+#[cfg(test)]
+mod tests;
