@@ -11,6 +11,8 @@ pub mod beam;
 pub mod best_of_n;
 mod error;
 mod inputs;
+#[cfg(test)]
+mod laws;
 pub mod need;
 mod options;
 pub mod row_op;

@@ -85,12 +85,12 @@ fn unknown_option(method: &str, got: &str, known: &[&'static str]) -> DecodeErro
 
 /// `; did you mean x?` for the nearest name, or nothing if none is near.
 pub(crate) fn nearest_hint(got: &str, known: &[&str]) -> String {
-    let similarity = |name: &str| strsim::jaro_winkler(&got.to_lowercase(), name);
+    let similarity = |name: &str| strsim::normalized_damerau_levenshtein(&got.to_lowercase(), name);
     let nearest = known
         .iter()
         .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-    // Below 0.7 a suggestion is more often noise than help.
+    // Where more than half of the letters differ a suggestion is noise.
     nearest
-        .filter(|name| similarity(name) >= 0.7)
+        .filter(|name| similarity(name) >= 0.5)
         .map_or(String::new(), |name| format!("; did you mean {name}?"))
 }

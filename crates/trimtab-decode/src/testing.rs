@@ -134,3 +134,6 @@ impl BranchTree {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
