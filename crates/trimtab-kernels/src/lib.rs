@@ -1,4 +1,10 @@
 //! CPU kernels of the decode path: the only crate with `unsafe`.
 //!
 //! It knows slices, shapes and threads; it does not know models, tokens, files or decoding.
-#![allow(unsafe_code, reason = "SIMD intrinsics and the thread pool live here and nowhere else")]
+#![allow(
+    unsafe_code,
+    reason = "SIMD intrinsics and the thread pool live here and nowhere else"
+)]
+
+pub mod mapping;
+pub mod pool;
