@@ -6,5 +6,6 @@
     reason = "SIMD intrinsics and the thread pool live here and nowhere else"
 )]
 
+pub mod gemm;
 pub mod mapping;
 pub mod pool;

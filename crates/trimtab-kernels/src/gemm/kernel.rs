@@ -1,0 +1,130 @@
+//! Tile kernels, one file per instruction set, behind two function types.
+//!
+//! A tile is `rows x panels` outputs over the whole input length, left in a small buffer; scaling, bias and the
+//! copy to the output are the caller's. So a kernel is a loop over `k` and nothing else.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float_tile;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+pub(super) use float_tile::Weight;
+
+use super::PANEL;
+use super::isa::Isa;
+
+/// Sums of one tile, `[rows, panels * PANEL]`.
+#[repr(C, align(64))]
+pub(super) struct Sums<T>(pub(super) [T; MAX_TILE]);
+
+/// Elements of the largest tile of any kernel.
+pub(super) const MAX_TILE: usize = 32 * 2 * PANEL;
+
+impl<T: Copy + Default> Sums<T> {
+    pub(super) fn new() -> Self {
+        Self([T::default(); MAX_TILE])
+    }
+}
+
+/// Operands of one tile: `A` is an activation, `W` a weight.
+pub(super) struct TileArgs<A, W> {
+    pub(super) rows: usize,
+    pub(super) num_panels: usize,
+    /// First activation of the first row.
+    pub(super) acts: *const A,
+    /// Elements between rows of activations.
+    pub(super) act_stride: usize,
+    /// First weight of the first panel.
+    pub(super) weights: *const W,
+    /// Elements between panels.
+    pub(super) panel_stride: usize,
+    /// Input length; a multiple of [`K_STEP`] for integers.
+    pub(super) k_len: usize,
+}
+
+/// Computes one tile.
+///
+/// # Safety
+/// The instruction set is available; `rows` and `num_panels` are within the kernel's limits; for each row,
+/// `act_stride` elements can be read (for each of `rows` rounded up to 16 in AMX); weights of all panels can be
+/// read; `Sums` receives `[rows, num_panels * PANEL]` values.
+pub(super) type TileFn<A, W, S> = unsafe fn(&TileArgs<A, W>, &mut Sums<S>);
+
+/// Integer weights are stored in blocks of this many inputs, the depth of an AMX tile.
+pub(super) const K_STEP: usize = 64;
+
+/// An integer kernel and what it expects.
+#[derive(Clone, Copy)]
+pub(super) struct Int8Kernel {
+    pub(super) tile: TileFn<u8, i8, i32>,
+    /// Rows of the largest tile with `tile_panels` panels.
+    pub(super) tile_rows: usize,
+    pub(super) tile_panels: usize,
+    /// Brackets a task: AMX configures its tiles and releases them.
+    pub(super) enter: unsafe fn(),
+    pub(super) leave: unsafe fn(),
+}
+
+/// A float kernel and its largest tile.
+#[derive(Clone, Copy)]
+pub(super) struct FloatKernel<W> {
+    pub(super) tile: TileFn<f32, W, f32>,
+    pub(super) tile_rows: usize,
+    pub(super) tile_panels: usize,
+}
+
+/// The kernel for `rows` rows.
+pub(super) fn float_kernel<W: Weight>(isa: Isa, rows: usize) -> FloatKernel<W> {
+    let _ = rows;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Amx => avx512::float_kernel::<W>(rows),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::float_kernel::<W>(),
+        _ => portable::float_kernel::<W>(),
+    }
+}
+
+/// Rows from which tiles pay off over VNNI, which needs no whole groups of 16.
+#[cfg(target_arch = "x86_64")]
+const MIN_AMX_ROWS: usize = 5;
+
+/// The kernels for `rows` rows: the first takes the given number of leading rows, the second the rest.
+pub(super) fn int8_kernels(isa: Isa, rows: usize) -> [(usize, Int8Kernel); 2] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => {
+            let num_whole = rows / 32 * 32;
+            match rows - num_whole {
+                rest if rest > amx::TILE_ROWS => [(rows, amx::INT8), (0, amx::INT8)],
+                rest if rest >= MIN_AMX_ROWS => [(num_whole, amx::INT8), (rest, amx::INT8_FEW_ROWS)],
+                rest => [(num_whole, amx::INT8), (rest, avx512::INT8)],
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => [(rows, avx512::INT8), (0, avx512::INT8)],
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => [(rows, avx2::INT8), (0, avx2::INT8)],
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => [(rows, neon::INT8), (0, neon::INT8)],
+        _ => [(rows, portable::INT8), (0, portable::INT8)],
+    }
+}
+
+/// What is added to quantised activations in memory: VNNI and AMX paths want them unsigned.
+pub(super) fn act_offset(isa: Isa) -> i32 {
+    if matches!(isa, Isa::Avx512Vnni | Isa::Amx) {
+        128
+    } else {
+        0
+    }
+}
+
+/// Rows of quantised activations are padded to a multiple of this.
+pub(super) const ROW_PADDING: usize = 16;

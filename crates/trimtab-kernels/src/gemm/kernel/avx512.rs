@@ -1,0 +1,172 @@
+//! Kernels for AVX-512: fused multiply-add on floats, VNNI dot products on bytes.
+
+use std::arch::x86_64::{
+    __m256i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512,
+};
+
+use super::float_tile::{Lanes, Weight, tile};
+use super::{FloatKernel, Int8Kernel, PANEL, Sums, TileArgs, portable::nothing};
+
+impl Lanes for __m512 {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: AVX-512 is available by the caller's contract.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(ptr: *const f32) -> Self {
+        // SAFETY: as above, and sixteen values are readable.
+        unsafe { _mm512_loadu_ps(ptr) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(ptr: *const half::bf16) -> Self {
+        // SAFETY: as above, and sixteen values are readable.
+        unsafe {
+            let bits = _mm256_loadu_si256(ptr.cast::<__m256i>());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, weight: Self) -> Self {
+        // SAFETY: AVX-512 is available by the caller's contract.
+        unsafe { _mm512_fmadd_ps(factor, weight, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, ptr: *mut f32) {
+        // SAFETY: as above, and sixteen values are writable.
+        unsafe { _mm512_storeu_ps(ptr, self) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn float_tile<W: Weight>(args: &TileArgs<f32, W>, sums: &mut Sums<f32>) {
+    // SAFETY: the caller's contract.
+    unsafe { tile::<__m512, W, 12>(args, sums) };
+}
+
+pub(super) fn float_kernel<W: Weight>(rows: usize) -> FloatKernel<W> {
+    // Few rows leave registers for more panels, which hides the latency of the sums.
+    let (tile_rows, tile_panels) = if rows <= 4 { (4, 4) } else { (24, 2) };
+    FloatKernel {
+        tile: float_tile::<W>,
+        tile_rows,
+        tile_panels,
+    }
+}
+
+pub(super) const INT8: Int8Kernel = Int8Kernel {
+    tile: int8_tile,
+    tile_rows: 24,
+    tile_panels: 2,
+    enter: nothing,
+    leave: nothing,
+};
+
+/// Activations are bytes shifted by 128, as `vpdpbusd` wants its first factor unsigned.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn int8_tile(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
+    let mut panel = 0;
+    // SAFETY: the blocks cover the tile's rows and panels once each.
+    unsafe {
+        if args.rows > 1 {
+            while panel + 2 <= args.num_panels {
+                int8_rows::<2>(args, panel, sums);
+                panel += 2;
+            }
+        }
+        while panel < args.num_panels {
+            int8_rows::<1>(args, panel, sums);
+            panel += 1;
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn int8_rows<const P: usize>(args: &TileArgs<u8, i8>, panel: usize, sums: &mut Sums<i32>) {
+    let mut row = 0;
+    // SAFETY: `row` plus the block's rows stays within `args.rows`.
+    unsafe {
+        while row + 12 <= args.rows {
+            int8_block::<12, P, 1>(args, row, panel, sums);
+            row += 12;
+        }
+        if row + 8 <= args.rows {
+            int8_block::<8, P, 1>(args, row, panel, sums);
+            row += 8;
+        }
+        if row + 4 <= args.rows {
+            int8_block::<4, P, 1>(args, row, panel, sums);
+            row += 4;
+        }
+        if row + 2 <= args.rows {
+            int8_block::<2, P, 2>(args, row, panel, sums);
+            row += 2;
+        }
+        if row < args.rows {
+            int8_block::<1, P, 4>(args, row, panel, sums);
+        }
+    }
+}
+
+/// Bytes ahead of the current block of weights that are asked for: with one row a thread only streams.
+const PREFETCH_BYTES: usize = 2048;
+
+/// `M` rows times `P` panels. `U` sums per output run side by side, for small blocks whose one chain of dependent
+/// sums would wait for itself; integers add up the same in any order.
+#[inline(always)]
+unsafe fn int8_block<const M: usize, const P: usize, const U: usize>(
+    args: &TileArgs<u8, i8>,
+    row: usize,
+    panel: usize,
+    sums: &mut Sums<i32>,
+) {
+    let width = args.num_panels * PANEL;
+    assert!((row + M) * width <= sums.0.len() && args.k_len.is_multiple_of(4 * U));
+    // SAFETY: offsets stay within the operands described by `args`, the stores within `sums` by the assertion;
+    // prefetches may point anywhere.
+    unsafe {
+        let acts = args.acts.add(row * args.act_stride);
+        let weights = args.weights.add(panel * args.panel_stride);
+        let mut acc = [[[_mm512_setzero_si512(); U]; P]; M];
+        let mut k = 0;
+        while k < args.k_len {
+            for u in 0..U {
+                let k = k + 4 * u;
+                let mut w = [_mm512_setzero_si512(); P];
+                for (p, w) in w.iter_mut().enumerate() {
+                    let ptr = weights.add(p * args.panel_stride + k * PANEL);
+                    *w = _mm512_loadu_si512(ptr.cast::<__m512i>());
+                    if M <= 2 {
+                        _mm_prefetch::<_MM_HINT_T0>(ptr.wrapping_add(PREFETCH_BYTES));
+                    }
+                }
+                for (m, acc) in acc.iter_mut().enumerate() {
+                    let four = acts.add(m * args.act_stride + k).cast::<i32>().read_unaligned();
+                    let a = _mm512_set1_epi32(four);
+                    for (acc, w) in acc.iter_mut().zip(w) {
+                        acc[u] = _mm512_dpbusd_epi32(acc[u], a, w);
+                    }
+                }
+            }
+            k += 4 * U;
+        }
+        for (m, acc) in acc.into_iter().enumerate() {
+            for (p, acc) in acc.into_iter().enumerate() {
+                let sum = acc
+                    .into_iter()
+                    .reduce(|x, y| _mm512_add_epi32(x, y))
+                    .expect("U is positive");
+                let out = sums.0.as_mut_ptr().add((row + m) * width + (panel + p) * PANEL);
+                _mm512_storeu_si512(out.cast::<__m512i>(), sum);
+            }
+        }
+    }
+}

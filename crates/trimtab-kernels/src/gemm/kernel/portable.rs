@@ -1,0 +1,102 @@
+//! Kernels in plain Rust: the reference that every other path must equal.
+
+use super::float_tile::{Lanes, Weight, tile};
+use super::{FloatKernel, Int8Kernel, PANEL, Sums, TileArgs};
+
+/// Sixteen lanes that the compiler maps to whatever registers the target has.
+#[derive(Clone, Copy)]
+struct Array([f32; PANEL]);
+
+impl Lanes for Array {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; PANEL])
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(ptr: *const f32) -> Self {
+        // SAFETY: sixteen values are readable by the caller's contract.
+        Self(unsafe { ptr.cast::<[f32; PANEL]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(ptr: *const half::bf16) -> Self {
+        // SAFETY: sixteen values are readable by the caller's contract; `bf16` is transparent over `u16`.
+        let bits = unsafe { ptr.cast::<[u16; PANEL]>().read_unaligned() };
+        Self(bits.map(|b| f32::from_bits(u32::from(b) << 16)))
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, weight: Self) -> Self {
+        let mut sums = self.0;
+        for ((sum, a), w) in sums.iter_mut().zip(factor.0).zip(weight.0) {
+            // Without the instruction a fused product is a slow library call, so targets that lack it round twice.
+            *sum = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+                a.mul_add(w, *sum)
+            } else {
+                a * w + *sum
+            };
+        }
+        Self(sums)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, ptr: *mut f32) {
+        // SAFETY: sixteen values are writable by the caller's contract.
+        unsafe { ptr.cast::<[f32; PANEL]>().write_unaligned(self.0) };
+    }
+}
+
+unsafe fn float_tile<W: Weight>(args: &TileArgs<f32, W>, sums: &mut Sums<f32>) {
+    // SAFETY: the caller's contract is that of `tile`; plain Rust needs no instruction set.
+    unsafe { tile::<Array, W, 4>(args, sums) };
+}
+
+pub(super) fn float_kernel<W: Weight>() -> FloatKernel<W> {
+    FloatKernel {
+        tile: float_tile::<W>,
+        tile_rows: 16,
+        tile_panels: 1,
+    }
+}
+
+pub(super) const INT8: Int8Kernel = Int8Kernel {
+    tile: int8_tile,
+    tile_rows: 16,
+    tile_panels: 1,
+    enter: nothing,
+    leave: nothing,
+};
+
+/// Brackets a task where nothing has to be set up.
+pub(super) unsafe fn nothing() {}
+
+/// Activations are signed bytes here: this path has no instruction that wants them shifted.
+unsafe fn int8_tile(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
+    let width = args.num_panels * PANEL;
+    for row in 0..args.rows {
+        // SAFETY: `k_len` activations are readable for each row by the caller's contract.
+        let acts = unsafe { std::slice::from_raw_parts(args.acts.add(row * args.act_stride), args.k_len) };
+        for panel in 0..args.num_panels {
+            // SAFETY: a panel holds `k_len * PANEL` weights by the caller's contract.
+            let weights = unsafe {
+                std::slice::from_raw_parts(args.weights.add(panel * args.panel_stride), args.k_len * PANEL)
+            };
+            let start = row * width + panel * PANEL;
+            let out: &mut [i32] = &mut sums.0[start..start + PANEL];
+            out.copy_from_slice(&dot(acts, weights));
+        }
+    }
+}
+
+fn dot(acts: &[u8], weights: &[i8]) -> [i32; PANEL] {
+    let mut sums = [0_i32; PANEL];
+    for (acts, weights) in acts.chunks_exact(4).zip(weights.chunks_exact(4 * PANEL)) {
+        for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(4)) {
+            for (&act, &weight) in acts.iter().zip(weights) {
+                *sum += i32::from(act.cast_signed()) * i32::from(weight);
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,177 @@
+//! Rounding rows to 8 bits and scaling integer sums back, identically on every instruction set.
+//!
+//! Both are plain loops over fixed sixteen-lane blocks that are compiled once per instruction set; Rust never fuses
+//! or reorders their float operations, so the results agree to the last bit.
+
+use super::PANEL;
+use super::isa::Isa;
+use super::kernel::Sums;
+
+/// Largest magnitude of a quantised value; -128 is unused so that signs can be flipped freely.
+const MAX_INT8: f32 = 127.0;
+/// Units of the low plane per unit of the high plane.
+const PLANE_RATIO: f32 = 128.0;
+/// Adding and subtracting 1.5 * 2^23 rounds a float below 2^22 to the nearest integer, ties to even.
+const ROUND_TO_INTEGER: f32 = 12_582_912.0;
+/// Bits of infinity: the bits of every magnitude that is not finite are at or above.
+const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// How a row is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Planes {
+    /// One byte per value.
+    One,
+    /// Two bytes per value, `128 * high + low`, each plane a row of its own.
+    Two,
+}
+
+impl Planes {
+    pub(super) fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    fn max_level(self) -> f32 {
+        match self {
+            Self::One => MAX_INT8,
+            Self::Two => MAX_INT8 * PLANE_RATIO,
+        }
+    }
+}
+
+/// Runs one of three compilations of the same function.
+macro_rules! for_isa {
+    ($isa:expr, $function:ident ( $($arg:ident : $type:ty),* ) $(-> $result:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        fn avx2($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
+        match $isa {
+            // SAFETY: an `Isa` other than the portable one exists in a packed layer only if it is available.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni | Isa::Amx => unsafe { avx512($($arg),*) },
+            _ => $function($($arg),*),
+        }
+    }};
+}
+
+/// Rounds `row` to `planes` rows of bytes of equal length in `levels`, each value shifted by `offset`; bytes beyond
+/// the row become zero levels. Returns the scale: `value ~ scale * level`.
+///
+/// A row whose largest magnitude is below about 4e-37 counts as zero, with scale 0. A row with a value that is not
+/// finite gets the scale NaN and arbitrary levels.
+pub(super) fn quantise_row(isa: Isa, row: &[f32], planes: Planes, offset: i32, levels: &mut [u8]) -> f32 {
+    for_isa!(isa, quantise_row_generic(row: &[f32], planes: Planes, offset: i32, levels: &mut [u8]) -> f32)
+}
+
+#[inline(always)]
+fn quantise_row_generic(row: &[f32], planes: Planes, offset: i32, levels: &mut [u8]) -> f32 {
+    let max_bits = row
+        .iter()
+        .fold(0, |max, value| (value.to_bits() & 0x7fff_ffff).max(max));
+    let max_magnitude = f32::from_bits(max_bits);
+    let (inverse, scale) = match planes.max_level() / max_magnitude {
+        _ if max_bits >= INFINITY_BITS => (0.0, f32::NAN),
+        inverse if inverse.is_finite() => (inverse, max_magnitude / planes.max_level()),
+        _ => (0.0, 0.0),
+    };
+    let zero = offset as u8;
+    match planes {
+        Planes::One => {
+            let (used, padding) = levels.split_at_mut(row.len());
+            for (level, value) in used.iter_mut().zip(row) {
+                *level = (integer(round(value * inverse)) + offset) as u8;
+            }
+            padding.fill(zero);
+        }
+        Planes::Two => {
+            let (high, low) = levels.split_at_mut(levels.len() / 2);
+            let (high, high_padding) = high.split_at_mut(row.len());
+            let (low, low_padding) = low.split_at_mut(row.len());
+            for ((high, low), value) in high.iter_mut().zip(low).zip(row) {
+                let level = round(value * inverse);
+                let high_level = round(level * (1.0 / PLANE_RATIO));
+                *high = (integer(high_level) + offset) as u8;
+                *low = (integer(level - high_level * PLANE_RATIO) + offset) as u8;
+            }
+            high_padding.fill(zero);
+            low_padding.fill(zero);
+        }
+    }
+    scale
+}
+
+/// To the nearest integer, ties to even; for magnitudes below 2^22.
+#[inline(always)]
+fn round(value: f32) -> f32 {
+    (value + ROUND_TO_INTEGER) - ROUND_TO_INTEGER
+}
+
+/// An integral float below 2^22 in magnitude as an integer, without the checks of `as`.
+#[inline(always)]
+fn integer(value: f32) -> i32 {
+    (value + ROUND_TO_INTEGER).to_bits().cast_signed() - ROUND_TO_INTEGER.to_bits().cast_signed()
+}
+
+/// What turns the integer sums of one tile into outputs; the slices cover the tile's panels.
+pub(super) struct Scaling<'a> {
+    /// Added to the sums: undoes the shift of the activations.
+    pub(super) corrections: &'a [i32],
+    pub(super) out_scales: &'a [f32],
+    /// Empty without a bias.
+    pub(super) bias: &'a [f32],
+    /// One per row of the tile, planes counted once.
+    pub(super) row_scales: &'a [f32],
+    pub(super) planes: Planes,
+}
+
+/// Writes `sum as f32 * (row_scale * out_scale) + bias` for a tile of sums, `[rows, panels * PANEL]`, to
+/// `out_rows`: pointers are avoided by handing each row's outputs to `emit(row_idx, first_lane, values)`.
+pub(super) fn scale_tile(isa: Isa, sums: &Sums<i32>, scaling: &Scaling<'_>, outputs: &mut Sums<f32>) {
+    for_isa!(isa, scale_tile_generic(sums: &Sums<i32>, scaling: &Scaling<'_>, outputs: &mut Sums<f32>));
+}
+
+#[inline(always)]
+fn scale_tile_generic(sums: &Sums<i32>, scaling: &Scaling<'_>, outputs: &mut Sums<f32>) {
+    let width = scaling.out_scales.len();
+    let num_planes = scaling.planes.count();
+    for (panel, ((corrections, out_scales), start)) in blocks(scaling.corrections)
+        .zip(blocks(scaling.out_scales))
+        .zip((0..).step_by(PANEL))
+        .enumerate()
+    {
+        let bias = blocks(scaling.bias).nth(panel);
+        for (row, &row_scale) in scaling.row_scales.iter().enumerate() {
+            let at = |plane: usize| (row * num_planes + plane) * width + start;
+            let lanes = |plane: usize| block(&sums.0[at(plane)..]);
+            let mut values = [0.0; PANEL];
+            for lane in 0..PANEL {
+                let corrected = |plane: usize| (lanes(plane)[lane] + corrections[lane]) as f32;
+                let sum = match scaling.planes {
+                    Planes::One => corrected(0),
+                    Planes::Two => corrected(0) * PLANE_RATIO + corrected(1),
+                };
+                let value = sum * (row_scale * out_scales[lane]);
+                values[lane] = bias.map_or(value, |bias| value + bias[lane]);
+            }
+            let out = row * width + start;
+            outputs.0[out..out + PANEL].copy_from_slice(&values);
+        }
+    }
+}
+
+fn blocks<T>(values: &[T]) -> impl Iterator<Item = &[T; PANEL]> {
+    values.as_chunks::<PANEL>().0.iter()
+}
+
+#[inline(always)]
+fn block<T>(values: &[T]) -> &[T; PANEL] {
+    values.first_chunk().expect("a tile holds whole panels")
+}
