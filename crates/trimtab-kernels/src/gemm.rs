@@ -23,6 +23,7 @@ mod float;
 mod int8;
 mod isa;
 mod kernel;
+pub mod limits;
 mod quantise;
 mod split;
 

@@ -128,3 +128,54 @@ pub(super) fn act_offset(isa: Isa) -> i32 {
 
 /// Rows of quantised activations are padded to a multiple of this.
 pub(super) const ROW_PADDING: usize = 16;
+
+/// A loop of independent instructions and the operations of one of its steps, a multiply-add being two.
+pub(super) type Peak = (unsafe fn(usize), usize);
+
+/// The fastest byte products of an instruction set.
+pub(super) fn int8_peak(isa: Isa) -> Peak {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => amx::INT8_PEAK,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512::INT8_PEAK,
+        _ => (int8_tile_peak, 2 * PEAK_ROWS * PANEL * PEAK_K),
+    }
+}
+
+/// The fastest float products of an instruction set.
+pub(super) fn f32_peak(isa: Isa) -> Peak {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx | Isa::Avx512Vnni => avx512::F32_PEAK,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::F32_PEAK,
+        _ => portable::F32_PEAK,
+    }
+}
+
+/// Rows and inputs of the tile that stands for the peak of paths without a dot product instruction of their own.
+const PEAK_ROWS: usize = 4;
+const PEAK_K: usize = K_STEP;
+
+/// The kernel itself on operands in the first-level cache.
+unsafe fn int8_tile_peak(steps: usize) {
+    let acts = [1_u8; PEAK_ROWS * PEAK_K];
+    let weights = [1_i8; PANEL * PEAK_K];
+    let mut sums = Sums::new();
+    let [(_, kernel), _] = int8_kernels(Isa::detect(), PEAK_ROWS);
+    for _ in 0..steps {
+        let args = TileArgs {
+            rows: PEAK_ROWS,
+            num_panels: 1,
+            acts: std::hint::black_box(&acts).as_ptr(),
+            act_stride: PEAK_K,
+            weights: std::hint::black_box(&weights).as_ptr(),
+            panel_stride: PANEL * PEAK_K,
+            k_len: PEAK_K,
+        };
+        // SAFETY: the arrays hold one panel and `PEAK_ROWS` rows; this path is not AMX and reads no padding.
+        unsafe { (kernel.tile)(&args, &mut sums) };
+    }
+    std::hint::black_box(&sums);
+}

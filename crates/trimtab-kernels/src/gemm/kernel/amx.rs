@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use super::{Int8Kernel, K_STEP, PANEL, Sums, TileArgs};
+use super::{Int8Kernel, K_STEP, PANEL, Peak, Sums, TileArgs};
 
 /// Tiles of 32 rows x 2 panels, for batches.
 pub(super) const INT8: Int8Kernel = Int8Kernel {
@@ -26,6 +26,8 @@ pub(super) const INT8_FEW_ROWS: Int8Kernel = Int8Kernel {
     enter: configure,
     leave: release,
 };
+
+pub(super) const INT8_PEAK: Peak = (peak, 4 * 2 * TILE_ROWS * PANEL * K_STEP);
 
 /// Rows of a tile register: activations are read in groups of this many, so their memory is padded to it.
 pub(in super::super) const TILE_ROWS: usize = 16;
@@ -235,5 +237,29 @@ unsafe fn by_single_tiles(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
                 );
             }
         }
+    }
+}
+
+/// `steps` times four independent products of tiles.
+unsafe fn peak(steps: usize) {
+    // SAFETY: AMX is available by the caller's contract; the tiles are zeros and go nowhere.
+    unsafe {
+        configure();
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbusd tmm0, tmm4, tmm6",
+            "tdpbusd tmm1, tmm4, tmm7",
+            "tdpbusd tmm2, tmm5, tmm6",
+            "tdpbusd tmm3, tmm5, tmm7",
+            "dec {steps}",
+            "jnz 2b",
+            steps = inout(reg) steps => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, nomem),
+        );
+        release();
     }
 }

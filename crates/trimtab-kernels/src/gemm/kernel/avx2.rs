@@ -7,8 +7,8 @@ use std::arch::x86_64::{
     _mm256_sign_epi8, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
-use super::float_tile::{Lanes, Weight, tile};
-use super::{FloatKernel, Int8Kernel, PANEL, Sums, TileArgs, portable::nothing};
+use super::float_tile::{Lanes, Weight, peak, tile};
+use super::{FloatKernel, Int8Kernel, PANEL, Peak, Sums, TileArgs, portable::nothing};
 
 #[derive(Clone, Copy)]
 struct Pair(__m256, __m256);
@@ -72,6 +72,14 @@ pub(super) fn float_kernel<W: Weight>() -> FloatKernel<W> {
         tile_rows: 24,
         tile_panels: 1,
     }
+}
+
+pub(super) const F32_PEAK: Peak = (f32_peak, 2 * 6 * PANEL);
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_peak(steps: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { peak::<Pair, 6>(steps) };
 }
 
 pub(super) const INT8: Int8Kernel = Int8Kernel {

@@ -7,8 +7,8 @@ use std::arch::x86_64::{
     _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use super::float_tile::{Lanes, Weight, tile};
-use super::{FloatKernel, Int8Kernel, PANEL, Sums, TileArgs, portable::nothing};
+use super::float_tile::{Lanes, Weight, peak, tile};
+use super::{FloatKernel, Int8Kernel, PANEL, Peak, Sums, TileArgs, portable::nothing};
 
 impl Lanes for __m512 {
     #[inline(always)]
@@ -59,6 +59,30 @@ pub(super) fn float_kernel<W: Weight>(rows: usize) -> FloatKernel<W> {
         tile_rows,
         tile_panels,
     }
+}
+
+/// Independent chains of a peak measurement: more than latency times instructions per cycle.
+const PEAK_CHAINS: usize = 12;
+
+pub(super) const F32_PEAK: Peak = (f32_peak, 2 * PEAK_CHAINS * PANEL);
+pub(super) const INT8_PEAK: Peak = (int8_peak, 2 * PEAK_CHAINS * PANEL * 4);
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn f32_peak(steps: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { peak::<__m512, PEAK_CHAINS>(steps) };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn int8_peak(steps: usize) {
+    let factor = _mm512_set1_epi32(std::hint::black_box(1));
+    let mut acc = [_mm512_set1_epi32(std::hint::black_box(1)); PEAK_CHAINS];
+    for _ in 0..steps {
+        for acc in &mut acc {
+            *acc = _mm512_dpbusd_epi32(*acc, *acc, factor);
+        }
+    }
+    std::hint::black_box(acc);
 }
 
 pub(super) const INT8: Int8Kernel = Int8Kernel {

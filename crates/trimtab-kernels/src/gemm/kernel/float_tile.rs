@@ -151,3 +151,26 @@ unsafe fn block<L: Lanes, W: Weight, const M: usize, const P: usize>(
         }
     }
 }
+
+/// `steps` times `N` independent multiply-adds: as fast as the instruction goes.
+///
+/// # Safety
+/// The instruction set of `L` is available.
+#[inline(always)]
+pub(super) unsafe fn peak<L: Lanes, const N: usize>(steps: usize) {
+    // SAFETY: the caller's contract; the stores go to an array of that size.
+    unsafe {
+        let factor = L::splat(std::hint::black_box(0.5));
+        let mut acc = [L::splat(std::hint::black_box(1.0)); N];
+        for _ in 0..steps {
+            for acc in &mut acc {
+                *acc = acc.mul_add(*acc, factor);
+            }
+        }
+        let mut out = [0.0; PANEL];
+        for acc in acc {
+            acc.store(out.as_mut_ptr());
+            std::hint::black_box(&out);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Kernels in plain Rust: the reference that every other path must equal.
 
-use super::float_tile::{Lanes, Weight, tile};
-use super::{FloatKernel, Int8Kernel, PANEL, Sums, TileArgs};
+use super::float_tile::{Lanes, Weight, peak, tile};
+use super::{FloatKernel, Int8Kernel, PANEL, Peak, Sums, TileArgs};
 
 /// Sixteen lanes that the compiler maps to whatever registers the target has.
 #[derive(Clone, Copy)]
@@ -58,6 +58,13 @@ pub(super) fn float_kernel<W: Weight>() -> FloatKernel<W> {
         tile_rows: 16,
         tile_panels: 1,
     }
+}
+
+pub(super) const F32_PEAK: Peak = (f32_peak, 2 * 2 * PANEL);
+
+unsafe fn f32_peak(steps: usize) {
+    // SAFETY: plain Rust needs no instruction set.
+    unsafe { peak::<Array, 2>(steps) };
 }
 
 pub(super) const INT8: Int8Kernel = Int8Kernel {
