@@ -65,7 +65,7 @@ pub struct Linear {
     out_len: usize,
     precision: Precision,
     weights: Weights,
-    /// One value per output, padded with zeros to whole panels; empty without a bias.
+    /// One value per output, padded with zeros to whole panels; zeros without a bias.
     bias: Vec<f32>,
 }
 
@@ -123,11 +123,9 @@ impl Linear {
             (1..=1 << 16).contains(&in_len),
             "expected an input length in 1..=65536, got {in_len}"
         );
-        let mut bias = bias.unwrap_or_default();
-        if !bias.is_empty() {
-            assert_eq!(bias.len(), out_len, "expected one bias value per output");
-            bias.resize(out_len.next_multiple_of(PANEL), 0.0);
-        }
+        let mut bias = bias.unwrap_or_else(|| vec![0.0; out_len]);
+        assert_eq!(bias.len(), out_len, "expected one bias value per output");
+        bias.resize(out_len.next_multiple_of(PANEL), 0.0);
         let weights = match precision {
             Precision::F32 => Weights::F32(PackedFloat::pack(isa, pool, in_len, out_len, fill)),
             Precision::Bf16 => Weights::Bf16(PackedFloat::pack(isa, pool, in_len, out_len, fill)),

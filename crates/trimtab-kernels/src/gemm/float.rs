@@ -21,8 +21,8 @@ pub(super) struct PackedFloat<W> {
 const PACK_PANELS: usize = 4;
 /// Rows of activations of one task; with the weights of a tile they stay in the second-level cache.
 const MAX_TASK_ROWS: usize = 96;
-/// A task below this many multiplications is not worth its claim.
-const MIN_TASK_PRODUCTS: usize = 64 << 10;
+/// Weights of a task below which it is not worth its claim.
+const MIN_TASK_BYTES: usize = 32 << 10;
 
 impl<W: Weight> PackedFloat<W> {
     pub(super) fn pack(
@@ -72,14 +72,13 @@ impl<W: Weight> PackedFloat<W> {
             .for_each(|(value, weight)| *value = weight.to_f32());
     }
 
-    /// `input`: `[rows, in_len]`, `bias`: empty or padded to whole panels, `output`: `[rows, out_len]`.
+    /// `input`: `[rows, in_len]`, `bias`: padded to whole panels, `output`: `[rows, out_len]`.
     pub(super) fn forward(&self, pool: &Pool, input: &[f32], bias: &[f32], output: &mut [f32]) {
         let rows = input.len() / self.in_len;
         let num_panels = self.out_len.div_ceil(PANEL);
         let kernel = float_kernel::<W>(self.isa, rows);
         let num_row_blocks = rows.div_ceil(MAX_TASK_ROWS);
-        let task_rows = rows.min(MAX_TASK_ROWS);
-        let min_panels = MIN_TASK_PRODUCTS / (task_rows * self.in_len * PANEL);
+        let min_panels = MIN_TASK_BYTES / (self.in_len * PANEL * size_of::<W>());
         let split = Split {
             rows,
             num_panels,
@@ -124,6 +123,7 @@ impl<W: Weight> PackedFloat<W> {
                     weights: weights.as_ptr(),
                     panel_stride: panel_len,
                     k_len: self.in_len,
+                    prefetch: row == rows.start,
                 };
                 // SAFETY: the instruction set was checked when the weights were packed; the slices above cover the
                 // rows and panels of the tile, which is within the kernel's limits.
@@ -148,11 +148,8 @@ impl<W: Weight> PackedFloat<W> {
             let start = (row + row_idx) * self.out_len;
             // SAFETY: tasks cover disjoint blocks of rows and outputs, and this thread holds one range at a time.
             let out = unsafe { output.range(start + first_out..start + end_out) };
-            out.copy_from_slice(&sums[..out.len()]);
-            if !bias.is_empty() {
-                out.iter_mut()
-                    .zip(&bias[first_out..end_out])
-                    .for_each(|(out, bias)| *out += bias);
+            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[first_out..end_out]) {
+                *out = sum + bias;
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Layers with 8-bit weights and activations rounded on the fly.
 
+use std::ops::Range;
+
 use super::aligned::AlignedBytes;
 use super::isa::Isa;
 use super::kernel::{Int8Kernel, K_STEP, ROW_PADDING, Sums, TileArgs, act_offset, int8_kernels};
-use super::quantise::{Planes, Scaling, quantise_row, scale_tile};
+use super::quantise::{Planes, ScaleArgs, quantise_row, scale_tile};
 use super::split::Split;
 use super::{GemmScratch, PANEL};
 use crate::pool::{DisjointSlice, Pool};
@@ -27,8 +29,8 @@ pub(super) struct PackedInt8 {
 const PACK_PANELS: usize = 4;
 /// Rows of activations of one task.
 const MAX_TASK_ROWS: usize = 128;
-/// A task below this many multiplications is not worth its claim.
-const MIN_TASK_PRODUCTS: usize = 256 << 10;
+/// Weights of a task below which it is not worth its claim.
+const MIN_TASK_BYTES: usize = 32 << 10;
 /// Values below which one thread rounds all rows: another would take longer to join than to help.
 const MIN_PARALLEL_VALUES: usize = 16 << 10;
 
@@ -40,6 +42,12 @@ struct Call<'a> {
     planes: Planes,
     bias: &'a [f32],
     output: DisjointSlice<'a, f32>,
+}
+
+/// Rows (planes counted apart) and panels of one tile.
+struct Tile {
+    rows: Range<usize>,
+    panels: Range<usize>,
 }
 
 impl PackedInt8 {
@@ -100,7 +108,7 @@ impl PackedInt8 {
         }
     }
 
-    /// `input`: `[rows, in_len]`, `bias`: empty or padded to whole panels, `output`: `[rows, out_len]`.
+    /// `input`: `[rows, in_len]`, `bias`: padded to whole panels, `output`: `[rows, out_len]`.
     pub(super) fn forward(
         &self,
         pool: &Pool,
@@ -122,7 +130,7 @@ impl PackedInt8 {
         let rows = call.row_scales.len() * planes.count();
         let num_panels = self.out_len.div_ceil(PANEL);
         let num_row_blocks = rows.div_ceil(MAX_TASK_ROWS);
-        let min_panels = MIN_TASK_PRODUCTS / (rows.min(MAX_TASK_ROWS) * self.k_len * PANEL);
+        let min_panels = MIN_TASK_BYTES / (self.k_len * PANEL);
         let split = Split {
             rows,
             num_panels,
@@ -182,75 +190,88 @@ impl PackedInt8 {
 
     fn run_task(&self, split: &Split, task_idx: usize, call: &Call<'_>) {
         let (rows, panels) = split.task(task_idx);
-        let mut buffers = (Sums::new(), Sums::new());
+        // Two buffers: a tile is computed while the sums of the one before are scaled, so that a processor that
+        // looks far enough ahead does both at once.
+        let mut buffers = [Sums::new(), Sums::new()];
+        let mut current = 0;
+        let mut pending: Option<Tile> = None;
         let mut first_row = rows.start;
         for (num_rows, kernel) in int8_kernels(self.isa, rows.len()) {
             if num_rows == 0 {
                 continue;
             }
             let rows = first_row..first_row + num_rows;
+            first_row = rows.end;
             // SAFETY: the instruction set was checked when the weights were packed.
             unsafe { (kernel.enter)() };
             for panel in panels.clone().step_by(kernel.tile_panels) {
-                let num_panels = kernel.tile_panels.min(panels.end - panel);
+                let panels = panel..panels.end.min(panel + kernel.tile_panels);
                 for row in rows.clone().step_by(kernel.tile_rows) {
-                    let num_rows = kernel.tile_rows.min(rows.end - row);
-                    self.run_tile(kernel, (row, num_rows), (panel, num_panels), call, &mut buffers);
+                    let tile = Tile {
+                        rows: row..rows.end.min(row + kernel.tile_rows),
+                        panels: panels.clone(),
+                    };
+                    self.multiply(kernel, &tile, row == rows.start, call, &mut buffers[current]);
+                    current = 1 - current;
+                    if let Some(tile) = pending.replace(tile) {
+                        self.scale(&tile, call, &buffers[current]);
+                    }
                 }
             }
             // SAFETY: as above.
             unsafe { (kernel.leave)() };
-            first_row = rows.end;
+        }
+        if let Some(tile) = pending {
+            self.scale(&tile, call, &buffers[1 - current]);
         }
     }
 
-    fn run_tile(
+    fn multiply(
         &self,
         kernel: Int8Kernel,
-        (row, num_rows): (usize, usize),
-        (panel, num_panels): (usize, usize),
+        tile: &Tile,
+        prefetch: bool,
         call: &Call<'_>,
-        (sums, values): &mut (Sums<i32>, Sums<f32>),
+        sums: &mut Sums<i32>,
     ) {
         let panel_len = self.k_len * PANEL;
-        let weights = &self.weights.as_slice::<i8>()[panel * panel_len..(panel + num_panels) * panel_len];
-        let padded_end = (row + num_rows).next_multiple_of(ROW_PADDING);
-        let acts = &call.acts
-            [row * call.act_stride..padded_end.min(call.acts.len() / call.act_stride) * call.act_stride];
+        let weights =
+            &self.weights.as_slice::<i8>()[tile.panels.start * panel_len..tile.panels.end * panel_len];
+        let padded_end = tile.rows.start + tile.rows.len().next_multiple_of(ROW_PADDING);
+        let acts = &call.acts[tile.rows.start * call.act_stride..padded_end * call.act_stride];
         let args = TileArgs {
-            rows: num_rows,
-            num_panels,
+            rows: tile.rows.len(),
+            num_panels: tile.panels.len(),
             acts: acts.as_ptr(),
             act_stride: call.act_stride,
             weights: weights.as_ptr(),
             panel_stride: panel_len,
             k_len: self.k_len,
+            prefetch,
         };
         // SAFETY: the instruction set was checked when the weights were packed; the slices above cover the panels
         // and the padded rows of the tile, which is within the kernel's limits.
         unsafe { (kernel.tile)(&args, sums) };
+    }
+
+    fn scale(&self, tile: &Tile, call: &Call<'_>, sums: &Sums<i32>) {
+        let outputs = tile.panels.start * PANEL..tile.panels.end * PANEL;
         let num_planes = call.planes.count();
-        let (row, num_rows) = (row / num_planes, num_rows / num_planes);
-        let outputs = panel * PANEL..(panel + num_panels) * PANEL;
-        let scaling = Scaling {
+        let rows = tile.rows.start / num_planes..tile.rows.end / num_planes;
+        let args = ScaleArgs {
+            sums,
+            planes: call.planes,
             corrections: &self.corrections[outputs.clone()],
             out_scales: &self.out_scales[outputs.clone()],
-            bias: if call.bias.is_empty() {
-                &[]
-            } else {
-                &call.bias[outputs.clone()]
-            },
-            row_scales: &call.row_scales[row..row + num_rows],
-            planes: call.planes,
+            bias: &call.bias[outputs.clone()],
+            row_scales: &call.row_scales[rows.clone()],
+            output: &call.output,
+            out_len: self.out_len,
+            first_row: rows.start,
+            first_out: outputs.start,
         };
-        scale_tile(self.isa, sums, &scaling, values);
-        let end = outputs.end.min(self.out_len);
-        for (row_idx, values) in values.0.chunks_exact(outputs.len()).take(num_rows).enumerate() {
-            let start = (row + row_idx) * self.out_len;
-            // SAFETY: tasks cover disjoint blocks of rows and outputs, and this thread holds one range at a time.
-            let out = unsafe { call.output.range(start + outputs.start..start + end) };
-            out.copy_from_slice(&values[..out.len()]);
-        }
+        // SAFETY: tasks cover disjoint blocks of rows and outputs.
+        unsafe { scale_tile(self.isa, &args) };
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct TileArgs<A, W> {
     pub(super) panel_stride: usize,
     /// Input length; a multiple of [`K_STEP`] for integers.
     pub(super) k_len: usize,
+    /// Ask for the weights that follow this tile's while computing it: true in the first tile of a run of rows.
+    pub(super) prefetch: bool,
 }
 
 /// Computes one tile.
@@ -173,6 +175,7 @@ unsafe fn int8_tile_peak(steps: usize) {
             weights: std::hint::black_box(&weights).as_ptr(),
             panel_stride: PANEL * PEAK_K,
             k_len: PEAK_K,
+            prefetch: false,
         };
         // SAFETY: the arrays hold one panel and `PEAK_ROWS` rows; this path is not AMX and reads no padding.
         unsafe { (kernel.tile)(&args, &mut sums) };

@@ -6,6 +6,7 @@
 use super::PANEL;
 use super::isa::Isa;
 use super::kernel::Sums;
+use crate::pool::DisjointSlice;
 
 /// Largest magnitude of a quantised value; -128 is unused so that signs can be flipped freely.
 const MAX_INT8: f32 = 127.0;
@@ -87,7 +88,7 @@ fn quantise_row_generic(row: &[f32], planes: Planes, offset: i32, levels: &mut [
         Planes::One => {
             let (used, padding) = levels.split_at_mut(row.len());
             for (level, value) in used.iter_mut().zip(row) {
-                *level = (integer(round(value * inverse)) + offset) as u8;
+                *level = (integer(value * inverse) + offset) as u8;
             }
             padding.fill(zero);
         }
@@ -114,64 +115,122 @@ fn round(value: f32) -> f32 {
     (value + ROUND_TO_INTEGER) - ROUND_TO_INTEGER
 }
 
-/// An integral float below 2^22 in magnitude as an integer, without the checks of `as`.
+/// [`round`] as an integer, without the checks of `as`.
 #[inline(always)]
 fn integer(value: f32) -> i32 {
     (value + ROUND_TO_INTEGER).to_bits().cast_signed() - ROUND_TO_INTEGER.to_bits().cast_signed()
 }
 
-/// What turns the integer sums of one tile into outputs; the slices cover the tile's panels.
-pub(super) struct Scaling<'a> {
-    /// Added to the sums: undoes the shift of the activations.
+/// A tile of integer sums and where its outputs go.
+pub(super) struct ScaleArgs<'a> {
+    /// `[rows * planes, panels * PANEL]`.
+    pub(super) sums: &'a Sums<i32>,
+    pub(super) planes: Planes,
+    /// Added to the sums: undoes the shift of the activations. This and the next two cover the tile's panels.
     pub(super) corrections: &'a [i32],
     pub(super) out_scales: &'a [f32],
-    /// Empty without a bias.
     pub(super) bias: &'a [f32],
     /// One per row of the tile, planes counted once.
     pub(super) row_scales: &'a [f32],
-    pub(super) planes: Planes,
+    /// `[all rows, out_len]`.
+    pub(super) output: &'a DisjointSlice<'a, f32>,
+    pub(super) out_len: usize,
+    /// Place of the tile in the output.
+    pub(super) first_row: usize,
+    pub(super) first_out: usize,
 }
 
-/// Writes `sum as f32 * (row_scale * out_scale) + bias` for a tile of sums, `[rows, panels * PANEL]`, to
-/// `out_rows`: pointers are avoided by handing each row's outputs to `emit(row_idx, first_lane, values)`.
-pub(super) fn scale_tile(isa: Isa, sums: &Sums<i32>, scaling: &Scaling<'_>, outputs: &mut Sums<f32>) {
-    for_isa!(isa, scale_tile_generic(sums: &Sums<i32>, scaling: &Scaling<'_>, outputs: &mut Sums<f32>));
+/// Writes `sum as f32 * (row_scale * out_scale) + bias` for each sum of a tile.
+///
+/// # Safety
+/// No other thread touches the tile's part of the output.
+pub(super) unsafe fn scale_tile(isa: Isa, args: &ScaleArgs<'_>) {
+    for_isa!(isa, scale_tile_generic(args: &ScaleArgs<'_>));
 }
 
 #[inline(always)]
-fn scale_tile_generic(sums: &Sums<i32>, scaling: &Scaling<'_>, outputs: &mut Sums<f32>) {
-    let width = scaling.out_scales.len();
-    let num_planes = scaling.planes.count();
-    for (panel, ((corrections, out_scales), start)) in blocks(scaling.corrections)
-        .zip(blocks(scaling.out_scales))
-        .zip((0..).step_by(PANEL))
-        .enumerate()
-    {
-        let bias = blocks(scaling.bias).nth(panel);
-        for (row, &row_scale) in scaling.row_scales.iter().enumerate() {
-            let at = |plane: usize| (row * num_planes + plane) * width + start;
-            let lanes = |plane: usize| block(&sums.0[at(plane)..]);
-            let mut values = [0.0; PANEL];
-            for lane in 0..PANEL {
-                let corrected = |plane: usize| (lanes(plane)[lane] + corrections[lane]) as f32;
-                let sum = match scaling.planes {
-                    Planes::One => corrected(0),
-                    Planes::Two => corrected(0) * PLANE_RATIO + corrected(1),
+fn scale_tile_generic(args: &ScaleArgs<'_>) {
+    match args.planes {
+        Planes::One => scale_panels::<1>(args),
+        Planes::Two => scale_panels::<2>(args),
+    }
+}
+
+#[inline(always)]
+fn scale_panels<const NUM_PLANES: usize>(args: &ScaleArgs<'_>) {
+    let width = args.out_scales.len();
+    assert!(args.row_scales.len() * NUM_PLANES * width <= args.sums.0.len());
+    let panels = blocks(args.corrections)
+        .zip(blocks(args.out_scales))
+        .zip(blocks(args.bias));
+    for (panel, ((corrections, out_scales), bias)) in panels.enumerate() {
+        let per_output = (*corrections, *out_scales, *bias);
+        let first_out = args.first_out + panel * PANEL;
+        let used = PANEL.min(args.out_len - first_out);
+        // One loop for whole panels, so that values go from registers to the output.
+        if used == PANEL {
+            for row in 0..args.row_scales.len() {
+                let values = scaled::<NUM_PLANES>(args, row, panel * PANEL, per_output);
+                // SAFETY: see `output_at`.
+                unsafe {
+                    output_at(args, row, first_out, PANEL)
+                        .cast::<[f32; PANEL]>()
+                        .write_unaligned(values)
                 };
-                let value = sum * (row_scale * out_scales[lane]);
-                values[lane] = bias.map_or(value, |bias| value + bias[lane]);
             }
-            let out = row * width + start;
-            outputs.0[out..out + PANEL].copy_from_slice(&values);
+        } else {
+            for row in 0..args.row_scales.len() {
+                let values = scaled::<NUM_PLANES>(args, row, panel * PANEL, per_output);
+                // SAFETY: see `output_at`.
+                unsafe {
+                    output_at(args, row, first_out, used).copy_from_nonoverlapping(values.as_ptr(), used)
+                };
+            }
         }
     }
 }
 
-fn blocks<T>(values: &[T]) -> impl Iterator<Item = &[T; PANEL]> {
-    values.as_chunks::<PANEL>().0.iter()
+/// `len` outputs of a row of the tile: in bounds, and by the contract of [`scale_tile`] this thread's alone.
+#[inline(always)]
+fn output_at(args: &ScaleArgs<'_>, row: usize, first_out: usize, len: usize) -> *mut f32 {
+    args.output
+        .checked_ptr((args.first_row + row) * args.out_len + first_out, len)
 }
 
+/// The outputs of one row and panel, of which the panel's first column in the tile is `column`.
 #[inline(always)]
-fn block<T>(values: &[T]) -> &[T; PANEL] {
-    values.first_chunk().expect("a tile holds whole panels")
+fn scaled<const NUM_PLANES: usize>(
+    args: &ScaleArgs<'_>,
+    row: usize,
+    column: usize,
+    (corrections, out_scales, bias): ([i32; PANEL], [f32; PANEL], [f32; PANEL]),
+) -> [f32; PANEL] {
+    let width = args.out_scales.len();
+    let sums = |plane: usize| {
+        let start = (row * NUM_PLANES + plane) * width + column;
+        // SAFETY: `scale_panels` asserts that all rows and columns of the tile lie inside the buffer.
+        unsafe {
+            args.sums
+                .0
+                .as_ptr()
+                .add(start)
+                .cast::<[i32; PANEL]>()
+                .read_unaligned()
+        }
+    };
+    let (high, low) = (sums(0), sums(NUM_PLANES - 1));
+    let row_scale = args.row_scales[row];
+    let mut values = [0.0; PANEL];
+    for lane in 0..PANEL {
+        let mut sum = (high[lane] + corrections[lane]) as f32;
+        if NUM_PLANES == 2 {
+            sum = sum * PLANE_RATIO + (low[lane] + corrections[lane]) as f32;
+        }
+        values[lane] = sum * (row_scale * out_scales[lane]) + bias[lane];
+    }
+    values
+}
+
+fn blocks<T>(values: &[T]) -> impl Iterator<Item = &[T; PANEL]> {
+    values.as_chunks::<PANEL>().0.iter()
 }

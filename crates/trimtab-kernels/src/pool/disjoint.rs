@@ -30,6 +30,20 @@ impl<'a, T> DisjointSlice<'a, T> {
         self.len
     }
 
+    /// A pointer to `len` elements from `start` on; to write through it no other thread may touch them.
+    ///
+    /// # Panics
+    /// If they leave the slice.
+    #[inline]
+    pub(crate) fn checked_ptr(&self, start: usize, len: usize) -> *mut T {
+        assert!(
+            start <= self.len && len <= self.len - start,
+            "expected a range inside the slice"
+        );
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.ptr.add(start) }
+    }
+
     /// The part `range` of the slice.
     ///
     /// # Safety

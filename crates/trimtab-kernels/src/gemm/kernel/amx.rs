@@ -114,6 +114,26 @@ unsafe fn release() {
 /// Bytes between rows of a weight block.
 const WEIGHT_ROW_BYTES: usize = 64;
 
+/// Asks for one block of weights, `ahead` bytes after the pointer.
+macro_rules! prefetch_block {
+    ($weights:literal) => {
+        prefetch_block!($weights, "0", "64", "128", "192", "256", "320", "384", "448", "512", "576", "640",
+            "704", "768", "832", "896", "960")
+    };
+    ($weights:literal, $($offset:literal),*) => {
+        concat!($("prefetcht1 [{", $weights, "} + {ahead}*1 + ", $offset, "]\n"),*)
+    };
+}
+
+/// Distance of prefetches, or 0 for none.
+fn ahead(args: &TileArgs<u8, i8>) -> usize {
+    if args.prefetch {
+        args.num_panels * args.panel_stride
+    } else {
+        0
+    }
+}
+
 /// Up to 32 rows times up to two panels.
 unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
     if args.rows <= TILE_ROWS || args.num_panels != 2 {
@@ -136,6 +156,11 @@ unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             "tileloadd tmm5, [{a1} + {act_stride}*1]",
             "tdpbusd tmm2, tmm5, tmm6",
             "tdpbusd tmm3, tmm5, tmm7",
+            "test {ahead}, {ahead}",
+            "jz 3f",
+            prefetch_block!("w0"),
+            prefetch_block!("w1"),
+            "3:",
             "add {a0}, 64", "add {a1}, 64", "add {w0}, 1024", "add {w1}, 1024",
             "dec {steps}",
             "jnz 2b",
@@ -149,6 +174,7 @@ unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             w1 = inout(reg) args.weights.add(args.panel_stride) => _,
             act_stride = in(reg) args.act_stride,
             w_stride = in(reg) WEIGHT_ROW_BYTES,
+            ahead = in(reg) ahead(args),
             steps = inout(reg) args.k_len / K_STEP => _,
             s0 = in(reg) sums.0.as_mut_ptr(),
             s1 = in(reg) sums.0.as_mut_ptr().add(TILE_ROWS * 2 * PANEL),
@@ -182,6 +208,13 @@ unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             "tdpbusd tmm2, tmm4, tmm7",
             "tileloadd tmm5, [{w3} + {w_stride}*1]",
             "tdpbusd tmm3, tmm4, tmm5",
+            "test {ahead}, {ahead}",
+            "jz 3f",
+            prefetch_block!("w0"),
+            prefetch_block!("w1"),
+            prefetch_block!("w2"),
+            prefetch_block!("w3"),
+            "3:",
             "add {a}, 64", "add {w0}, 1024", "add {w1}, 1024", "add {w2}, 1024", "add {w3}, 1024",
             "dec {steps}",
             "jnz 2b",
@@ -196,6 +229,7 @@ unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             w3 = inout(reg) args.weights.add(3 * args.panel_stride) => _,
             act_stride = in(reg) args.act_stride,
             w_stride = in(reg) WEIGHT_ROW_BYTES,
+            ahead = in(reg) ahead(args),
             steps = inout(reg) args.k_len / K_STEP => _,
             s = in(reg) sums.0.as_mut_ptr(),
             s_stride = in(reg) sum_row_bytes,

@@ -1,7 +1,7 @@
 //! Kernels for AVX-512: fused multiply-add on floats, VNNI dot products on bytes.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
+    __m256i, __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
     _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi32,
     _mm512_storeu_ps, _mm512_storeu_si512,
@@ -140,9 +140,6 @@ unsafe fn int8_rows<const P: usize>(args: &TileArgs<u8, i8>, panel: usize, sums:
     }
 }
 
-/// Bytes ahead of the current block of weights that are asked for: with one row a thread only streams.
-const PREFETCH_BYTES: usize = 2048;
-
 /// `M` rows times `P` panels. `U` sums per output run side by side, for small blocks whose one chain of dependent
 /// sums would wait for itself; integers add up the same in any order.
 #[inline(always)]
@@ -160,6 +157,8 @@ unsafe fn int8_block<const M: usize, const P: usize, const U: usize>(
         let acts = args.acts.add(row * args.act_stride);
         let weights = args.weights.add(panel * args.panel_stride);
         let mut acc = [[[_mm512_setzero_si512(); U]; P]; M];
+        let prefetch = args.prefetch && row == 0;
+        let ahead_bytes = P * args.panel_stride;
         let mut k = 0;
         while k < args.k_len {
             for u in 0..U {
@@ -168,8 +167,8 @@ unsafe fn int8_block<const M: usize, const P: usize, const U: usize>(
                 for (p, w) in w.iter_mut().enumerate() {
                     let ptr = weights.add(p * args.panel_stride + k * PANEL);
                     *w = _mm512_loadu_si512(ptr.cast::<__m512i>());
-                    if M <= 2 {
-                        _mm_prefetch::<_MM_HINT_T0>(ptr.wrapping_add(PREFETCH_BYTES));
+                    if prefetch {
+                        _mm_prefetch::<_MM_HINT_T1>(ptr.wrapping_add(ahead_bytes));
                     }
                 }
                 for (m, acc) in acc.iter_mut().enumerate() {
