@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,8 +73,8 @@ struct Shared {
     /// Loop number, `OPEN`, `STOP` and the number of workers inside, in one word so that a worker enters a loop
     /// with one compare-and-swap that fails if the loop has closed meanwhile.
     state: OwnCacheLine<AtomicU64>,
-    /// The next unclaimed task of the current loop.
-    next_task: OwnCacheLine<AtomicUsize>,
+    /// For each thread's share of the current loop the next unclaimed task.
+    next_tasks: Vec<OwnCacheLine<AtomicUsize>>,
     job: UnsafeCell<Job>,
     /// One flag per worker: set while it is parked or about to park.
     parked: Vec<AtomicBool>,
@@ -124,7 +125,9 @@ impl Pool {
         let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             state: OwnCacheLine(AtomicU64::new(0)),
-            next_task: OwnCacheLine(AtomicUsize::new(0)),
+            next_tasks: (0..num_threads)
+                .map(|_| OwnCacheLine(AtomicUsize::new(0)))
+                .collect(),
             job: UnsafeCell::new(Job {
                 task: &|_| {},
                 num_tasks: 0,
@@ -160,9 +163,10 @@ impl Pool {
 
     /// Calls `task(i)` once for each `i` in `0..num_tasks` and returns when all calls have returned.
     ///
-    /// Tasks are claimed one by one in rising order, so unequal tasks balance themselves; make them long enough
-    /// (some microseconds) to pay for the claim. A `run` from inside a task is executed on that thread alone.
-    /// What a task did is visible to the caller afterwards.
+    /// Each thread has a share of consecutive tasks, the same in every loop of as many tasks, so that what it left
+    /// in its caches is of use to it in the next loop; a thread that is done takes tasks from the others' shares.
+    /// Make tasks long enough (some microseconds) to pay for the claim. A `run` from inside a task is executed on
+    /// that thread alone. What a task did is visible to the caller afterwards.
     ///
     /// # Panics
     /// If a task panics, with the payload of the first panic; tasks not yet claimed are then skipped.
@@ -173,7 +177,7 @@ impl Pool {
         }
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.open(num_tasks, task);
-        self.shared.run_tasks(num_tasks, task);
+        self.shared.run_tasks(0, num_tasks, task);
         self.shared.close_and_wait();
         let panic = self
             .shared
@@ -247,7 +251,9 @@ impl Pool {
             unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
         // SAFETY: this thread holds `turn` and the previous loop was closed and left by all workers.
         unsafe { *shared.job.get() = Job { task, num_tasks } };
-        shared.next_task.store(0, Ordering::Relaxed);
+        for (share_idx, next_task) in shared.next_tasks.iter().enumerate() {
+            next_task.store(shared.share(share_idx, num_tasks).start, Ordering::Relaxed);
+        }
         let closed = shared.state.load(Ordering::Relaxed);
         // Sequentially consistent, as is a worker's store to `parked`: either the worker sees the new loop before
         // it parks, or this thread sees the flag below.
@@ -293,7 +299,7 @@ impl Shared {
                 // SAFETY: having entered, this thread reads a job that stays as it is until it leaves.
                 let job = unsafe { *self.job.get() };
                 // SAFETY: the caller of `Pool::run` keeps the task alive until every thread has left the loop.
-                self.run_tasks(job.num_tasks, unsafe { &*job.task });
+                self.run_tasks(worker_idx + 1, job.num_tasks, unsafe { &*job.task });
                 self.state.fetch_sub(1, Ordering::Release);
             }
         }
@@ -337,22 +343,34 @@ impl Shared {
             .is_ok()
     }
 
-    /// Claims and runs tasks until none is left.
-    fn run_tasks(&self, num_tasks: usize, task: &Task<'_>) {
+    /// The tasks that thread `share_idx` begins with.
+    fn share(&self, share_idx: usize, num_tasks: usize) -> Range<usize> {
+        let num_shares = self.next_tasks.len();
+        share_idx * num_tasks / num_shares..(share_idx + 1) * num_tasks / num_shares
+    }
+
+    /// Claims and runs tasks until none is left, those of the thread's own share first.
+    fn run_tasks(&self, thread_idx: usize, num_tasks: usize, task: &Task<'_>) {
         IN_TASK.set(true);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let task_idx = self.next_task.fetch_add(1, Ordering::Relaxed);
-                if task_idx >= num_tasks {
-                    break;
+            let num_shares = self.next_tasks.len();
+            for share_idx in (thread_idx..num_shares).chain(0..thread_idx) {
+                let end = self.share(share_idx, num_tasks).end;
+                loop {
+                    let task_idx = self.next_tasks[share_idx].fetch_add(1, Ordering::Relaxed);
+                    if task_idx >= end {
+                        break;
+                    }
+                    task(task_idx);
                 }
-                task(task_idx);
             }
         }));
         IN_TASK.set(false);
         if let Err(payload) = outcome {
-            // Halfway to the maximum, so that other threads' claims do not wrap around.
-            self.next_task.store(usize::MAX / 2, Ordering::Relaxed);
+            for next_task in &self.next_tasks {
+                // Halfway to the maximum, so that other threads' claims do not wrap around.
+                next_task.store(usize::MAX / 2, Ordering::Relaxed);
+            }
             self.panic
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

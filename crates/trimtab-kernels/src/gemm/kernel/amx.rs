@@ -121,17 +121,14 @@ macro_rules! prefetch_block {
             "704", "768", "832", "896", "960")
     };
     ($weights:literal, $($offset:literal),*) => {
-        concat!($("prefetcht1 [{", $weights, "} + {ahead}*1 + ", $offset, "]\n"),*)
+        concat!($("prefetcht1 [{", $weights, "} + ", $offset, "]\n"),*)
     };
 }
 
-/// Distance of prefetches, or 0 for none.
-fn ahead(args: &TileArgs<u8, i8>) -> usize {
-    if args.prefetch {
-        args.num_panels * args.panel_stride
-    } else {
-        0
-    }
+/// Where the weights of the next tile start, or null to ask for nothing.
+fn ahead(args: &TileArgs<u8, i8>) -> *const i8 {
+    let next = args.weights.wrapping_add(args.num_panels * args.panel_stride);
+    if args.prefetch { next } else { std::ptr::null() }
 }
 
 /// Up to 32 rows times up to two panels.
@@ -158,8 +155,10 @@ unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             "tdpbusd tmm3, tmm5, tmm7",
             "test {ahead}, {ahead}",
             "jz 3f",
-            prefetch_block!("w0"),
-            prefetch_block!("w1"),
+            prefetch_block!("ahead"),
+            "add {ahead}, 1024",
+            prefetch_block!("ahead"),
+            "add {ahead}, 1024",
             "3:",
             "add {a0}, 64", "add {a1}, 64", "add {w0}, 1024", "add {w1}, 1024",
             "dec {steps}",
@@ -174,7 +173,7 @@ unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             w1 = inout(reg) args.weights.add(args.panel_stride) => _,
             act_stride = in(reg) args.act_stride,
             w_stride = in(reg) WEIGHT_ROW_BYTES,
-            ahead = in(reg) ahead(args),
+            ahead = inout(reg) ahead(args) => _,
             steps = inout(reg) args.k_len / K_STEP => _,
             s0 = in(reg) sums.0.as_mut_ptr(),
             s1 = in(reg) sums.0.as_mut_ptr().add(TILE_ROWS * 2 * PANEL),
@@ -210,10 +209,14 @@ unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             "tdpbusd tmm3, tmm4, tmm5",
             "test {ahead}, {ahead}",
             "jz 3f",
-            prefetch_block!("w0"),
-            prefetch_block!("w1"),
-            prefetch_block!("w2"),
-            prefetch_block!("w3"),
+            prefetch_block!("ahead"),
+            "add {ahead}, 1024",
+            prefetch_block!("ahead"),
+            "add {ahead}, 1024",
+            prefetch_block!("ahead"),
+            "add {ahead}, 1024",
+            prefetch_block!("ahead"),
+            "add {ahead}, 1024",
             "3:",
             "add {a}, 64", "add {w0}, 1024", "add {w1}, 1024", "add {w2}, 1024", "add {w3}, 1024",
             "dec {steps}",
@@ -229,7 +232,7 @@ unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             w3 = inout(reg) args.weights.add(3 * args.panel_stride) => _,
             act_stride = in(reg) args.act_stride,
             w_stride = in(reg) WEIGHT_ROW_BYTES,
-            ahead = in(reg) ahead(args),
+            ahead = inout(reg) ahead(args) => _,
             steps = inout(reg) args.k_len / K_STEP => _,
             s = in(reg) sums.0.as_mut_ptr(),
             s_stride = in(reg) sum_row_bytes,
