@@ -28,6 +28,13 @@ const SHAPES: [(usize, usize); 9] = [
     (1536, 17920),
     (8960, 1536),
 ];
+const PRECISIONS: [Precision; 5] = [
+    Precision::Int8,
+    Precision::Int8Wide,
+    Precision::Int4,
+    Precision::Bf16,
+    Precision::F32,
+];
 const ROWS: [usize; 4] = [1, 8, 32, 512];
 /// Bytes of weights that `--cold` cycles through.
 const COLD_BYTES: usize = 160 << 20;
@@ -53,12 +60,7 @@ fn main() {
     );
     for shape in SHAPES {
         for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Portable) {
-            for precision in [
-                Precision::Int8,
-                Precision::Int8Wide,
-                Precision::F32,
-                Precision::Bf16,
-            ] {
+            for precision in PRECISIONS {
                 own(&pool, isa, precision, shape, is_cold);
             }
         }

@@ -1,5 +1,7 @@
 //! Layers with float weights.
 
+use std::ops::Range;
+
 use super::PANEL;
 use super::aligned::AlignedBytes;
 use super::isa::Isa;
@@ -21,8 +23,6 @@ pub(super) struct PackedFloat<W> {
 const PACK_PANELS: usize = 4;
 /// Rows of activations of one task; with the weights of a tile they stay in the second-level cache.
 const MAX_TASK_ROWS: usize = 96;
-/// Weights of a task below which it is not worth its claim.
-const MIN_TASK_BYTES: usize = 32 << 10;
 
 impl<W: Weight> PackedFloat<W> {
     pub(super) fn pack(
@@ -75,22 +75,14 @@ impl<W: Weight> PackedFloat<W> {
     /// `input`: `[rows, in_len]`, `bias`: padded to whole panels, `output`: `[rows, out_len]`.
     pub(super) fn forward(&self, pool: &Pool, input: &[f32], bias: &[f32], output: &mut [f32]) {
         let rows = input.len() / self.in_len;
-        let num_panels = self.out_len.div_ceil(PANEL);
         let kernel = float_kernel::<W>(self.isa, rows);
-        let num_row_blocks = rows.div_ceil(MAX_TASK_ROWS);
-        let min_panels = MIN_TASK_BYTES / (self.in_len * PANEL * size_of::<W>());
-        let split = Split {
-            rows,
-            num_panels,
-            rows_per_task: MAX_TASK_ROWS,
-            panels_per_task: Split::panels_per_task(
-                pool.num_threads(),
-                num_row_blocks,
-                num_panels,
-                min_panels,
-                kernel.tile_panels,
-            ),
-        };
+        let panels = (self.out_len.div_ceil(PANEL), self.in_len * PANEL * size_of::<W>());
+        let split = Split::new(
+            (rows, MAX_TASK_ROWS),
+            panels,
+            kernel.tile_panels,
+            pool.num_threads(),
+        );
         let output = DisjointSlice::new(output);
         pool.run(split.num_tasks(), &|task_idx| {
             self.run_task(&split, task_idx, kernel, input, bias, &output);
@@ -128,29 +120,35 @@ impl<W: Weight> PackedFloat<W> {
                 // SAFETY: the instruction set was checked when the weights were packed; the slices above cover the
                 // rows and panels of the tile, which is within the kernel's limits.
                 unsafe { (kernel.tile)(&args, &mut sums) };
-                self.store(&sums, (row, num_rows), (panel, num_panels), bias, output);
+                let tile_rows = row..row + num_rows;
+                store_rows(
+                    &sums,
+                    tile_rows,
+                    panel..panel + num_panels,
+                    bias,
+                    (output, self.out_len),
+                );
             }
         }
     }
+}
 
-    /// Copies a tile to the output and adds the bias.
-    fn store(
-        &self,
-        sums: &Sums<f32>,
-        (row, num_rows): (usize, usize),
-        (panel, num_panels): (usize, usize),
-        bias: &[f32],
-        output: &DisjointSlice<'_, f32>,
-    ) {
-        let first_out = panel * PANEL;
-        let end_out = ((panel + num_panels) * PANEL).min(self.out_len);
-        for (row_idx, sums) in sums.0.chunks_exact(num_panels * PANEL).take(num_rows).enumerate() {
-            let start = (row + row_idx) * self.out_len;
-            // SAFETY: tasks cover disjoint blocks of rows and outputs, and this thread holds one range at a time.
-            let out = unsafe { output.range(start + first_out..start + end_out) };
-            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[first_out..end_out]) {
-                *out = sum + bias;
-            }
+/// Copies a tile of sums to the output, `[all rows, out_len]`, and adds the bias.
+pub(super) fn store_rows(
+    sums: &Sums<f32>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    bias: &[f32],
+    (output, out_len): (&DisjointSlice<'_, f32>, usize),
+) {
+    let outputs = panels.start * PANEL..out_len.min(panels.end * PANEL);
+    let bias = &bias[outputs.clone()];
+    for (row, sums) in rows.zip(sums.0.chunks_exact(panels.len() * PANEL)) {
+        let start = row * out_len;
+        // SAFETY: tasks cover disjoint blocks of rows and outputs, and this thread holds one range at a time.
+        let out = unsafe { output.range(start + outputs.start..start + outputs.end) };
+        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+            *out = sum + bias;
         }
     }
 }

@@ -28,9 +28,9 @@ pub(super) struct PackedInt8 {
 /// Panels packed by one task.
 const PACK_PANELS: usize = 4;
 /// Rows of activations of one task.
-const MAX_TASK_ROWS: usize = 128;
-/// Weights of a task below which it is not worth its claim.
-const MIN_TASK_BYTES: usize = 32 << 10;
+const MAX_TASK_ROWS: usize = 64;
+/// Panels of the widest tile of any kernel.
+const MAX_TILE_PANELS: usize = 4;
 /// Values below which one thread rounds all rows: another would take longer to join than to help.
 const MIN_PARALLEL_VALUES: usize = 16 << 10;
 
@@ -128,21 +128,8 @@ impl PackedInt8 {
             output: DisjointSlice::new(output),
         };
         let rows = call.row_scales.len() * planes.count();
-        let num_panels = self.out_len.div_ceil(PANEL);
-        let num_row_blocks = rows.div_ceil(MAX_TASK_ROWS);
-        let min_panels = MIN_TASK_BYTES / (self.k_len * PANEL);
-        let split = Split {
-            rows,
-            num_panels,
-            rows_per_task: MAX_TASK_ROWS,
-            panels_per_task: Split::panels_per_task(
-                pool.num_threads(),
-                num_row_blocks,
-                num_panels,
-                min_panels,
-                4,
-            ),
-        };
+        let panels = (self.out_len.div_ceil(PANEL), self.k_len * PANEL);
+        let split = Split::new((rows, MAX_TASK_ROWS), panels, MAX_TILE_PANELS, pool.num_threads());
         pool.run(split.num_tasks(), &|task_idx| {
             self.run_task(&split, task_idx, &call);
         });

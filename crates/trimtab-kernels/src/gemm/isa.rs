@@ -75,6 +75,28 @@ pub fn isa_name() -> &'static str {
     Isa::detect().name()
 }
 
+/// Runs one of three compilations of the same `#[inline(always)]` function.
+macro_rules! for_isa {
+    ($isa:expr, $function:ident ( $($arg:ident : $type:ty),* ) $(-> $result:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        fn avx2($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
+        match $isa {
+            // SAFETY: packed layers and limits hold an `Isa` only after checking that it is available.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni | Isa::Amx => unsafe { avx512($($arg),*) },
+            _ => $function($($arg),*),
+        }
+    }};
+}
+pub(super) use for_isa;
+
 #[cfg(target_arch = "x86_64")]
 fn has_avx512_vnni() -> bool {
     Isa::Avx2.is_available()

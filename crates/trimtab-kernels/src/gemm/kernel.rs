@@ -93,9 +93,13 @@ pub(super) fn float_kernel<W: Weight>(isa: Isa, rows: usize) -> FloatKernel<W> {
     }
 }
 
-/// Rows from which tiles pay off over VNNI, which needs no whole groups of 16.
+/// Rows from which tiles, computed in whole groups of 16, pay off over VNNI: up to 12 rows the time is that of
+/// reading the weights, which VNNI does better.
 #[cfg(target_arch = "x86_64")]
-const MIN_AMX_ROWS: usize = 5;
+const MIN_AMX_ROWS: usize = 13;
+/// The same for rows left over after whole groups of 32, when the weights are in cache already.
+#[cfg(target_arch = "x86_64")]
+const MIN_AMX_REST: usize = 3;
 
 /// The kernels for `rows` rows: the first takes the given number of leading rows, the second the rest.
 pub(super) fn int8_kernels(isa: Isa, rows: usize) -> [(usize, Int8Kernel); 2] {
@@ -105,7 +109,15 @@ pub(super) fn int8_kernels(isa: Isa, rows: usize) -> [(usize, Int8Kernel); 2] {
             let num_whole = rows / 32 * 32;
             match rows - num_whole {
                 rest if rest > amx::TILE_ROWS => [(rows, amx::INT8), (0, amx::INT8)],
-                rest if rest >= MIN_AMX_ROWS => [(num_whole, amx::INT8), (rest, amx::INT8_FEW_ROWS)],
+                rest if rest
+                    >= (if num_whole == 0 {
+                        MIN_AMX_ROWS
+                    } else {
+                        MIN_AMX_REST
+                    }) =>
+                {
+                    [(num_whole, amx::INT8), (rest, amx::INT8_FEW_ROWS)]
+                }
                 rest => [(num_whole, amx::INT8), (rest, avx512::INT8)],
             }
         }
@@ -130,6 +142,56 @@ pub(super) fn act_offset(isa: Isa) -> i32 {
 
 /// Rows of quantised activations are padded to a multiple of this.
 pub(super) const ROW_PADDING: usize = 16;
+
+/// Inputs per block of 4-bit weights.
+pub(super) const BLOCK: usize = 32;
+/// Bytes of one block of a panel: two weights per byte.
+pub(super) const BLOCK_BYTES: usize = BLOCK * PANEL / 2;
+
+/// Bytes of a panel of 4-bit weights: its blocks, then one bf16 scale per block and output, then padding to a line.
+pub(super) fn int4_panel_bytes(num_blocks: usize) -> usize {
+    (num_blocks * (BLOCK_BYTES + 2 * PANEL)).next_multiple_of(64)
+}
+
+/// Operands of a tile of one panel of 4-bit weights.
+pub(super) struct Int4Tile<'a> {
+    pub(super) rows: usize,
+    pub(super) num_blocks: usize,
+    /// Signed bytes, `[rows, num_blocks * BLOCK]`.
+    pub(super) acts: &'a [u8],
+    /// `[rows, num_blocks]`: what a block's product starts from, to undo the offset of the nibbles.
+    pub(super) block_sums: &'a [i32],
+    /// One panel.
+    pub(super) weights: &'a [u8],
+}
+
+impl Int4Tile<'_> {
+    /// Panics unless the slices have the promised lengths: what the kernels rely on.
+    fn check(&self) {
+        assert_eq!(self.acts.len(), self.rows * self.num_blocks * BLOCK);
+        assert_eq!(self.block_sums.len(), self.rows * self.num_blocks);
+        assert_eq!(self.weights.len(), int4_panel_bytes(self.num_blocks));
+    }
+}
+
+/// A kernel for 4-bit weights; `Sums` receives `[rows, PANEL]` values, to be multiplied by the rows' scales. Unsafe
+/// because the instruction set must be available and `rows` at most `tile_rows`.
+#[derive(Clone, Copy)]
+pub(super) struct Int4Kernel {
+    pub(super) tile: unsafe fn(&Int4Tile<'_>, &mut Sums<f32>),
+    pub(super) tile_rows: usize,
+}
+
+/// The kernel for 4-bit weights.
+pub(super) fn int4_kernel(isa: Isa) -> Int4Kernel {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Amx => avx512::INT4,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::INT4,
+        _ => portable::INT4,
+    }
+}
 
 /// A loop of independent instructions and the operations of one of its steps, a multiply-add being two.
 pub(super) type Peak = (unsafe fn(usize), usize);

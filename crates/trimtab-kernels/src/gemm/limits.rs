@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::isa::Isa;
+use super::isa::{Isa, for_isa};
 use super::kernel;
 use crate::pool::Pool;
 
@@ -35,23 +35,39 @@ pub fn read_gb_per_second(pool: &Pool, num_bytes: usize) -> f64 {
     const TASK_WORDS: usize = 8 << 10;
     let words = vec![1_u64; (num_bytes / 8).max(TASK_WORDS)];
     let num_tasks = words.len() / TASK_WORDS;
+    let isa = Isa::detect();
     let read = |task_idx: usize| {
         let words = &words[task_idx * TASK_WORDS..(task_idx + 1) * TASK_WORDS];
-        // Eight sums side by side, so that the additions never wait for each other.
-        let sums = words
-            .as_chunks::<64>()
-            .0
-            .iter()
-            .fold([0_u64; 64], |mut sums, chunk| {
-                sums.iter_mut()
-                    .zip(chunk)
-                    .for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
-                sums
-            });
-        black_box(sums);
+        black_box(for_isa!(isa, sum(words: &[u64]) -> u64));
     };
     let seconds = best_seconds(|| pool.run(num_tasks, &read));
     (num_tasks * TASK_WORDS * 8) as f64 / seconds / 1e9
+}
+
+/// Thirty-two sums side by side, so that the additions never wait for each other.
+#[inline(always)]
+fn sum(words: &[u64]) -> u64 {
+    let mut sums = [0_u64; 32];
+    for chunk in words.as_chunks::<32>().0 {
+        prefetch(chunk);
+        sums.iter_mut()
+            .zip(chunk)
+            .for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+    }
+    sums.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// Asks for the lines some pages ahead, which the hardware does not do across page boundaries.
+#[inline(always)]
+fn prefetch(chunk: &[u64; 32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in chunk.as_chunks::<8>().0 {
+        let ahead = line.as_ptr().cast::<i8>().wrapping_add(8 << 10);
+        // SAFETY: a prefetch may point anywhere.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(ahead) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = chunk;
 }
 
 fn giga_per_second(pool: &Pool, burn: unsafe fn(usize), operations_per_step: usize) -> f64 {

@@ -3,9 +3,12 @@
 //! Both are plain loops over fixed sixteen-lane blocks that are compiled once per instruction set; Rust never fuses
 //! or reorders their float operations, so the results agree to the last bit.
 
+use half::bf16;
+
 use super::PANEL;
-use super::isa::Isa;
-use super::kernel::Sums;
+use super::int4::NIBBLE_OFFSET;
+use super::isa::{Isa, for_isa};
+use super::kernel::{BLOCK, Sums};
 use crate::pool::DisjointSlice;
 
 /// Largest magnitude of a quantised value; -128 is unused so that signs can be flipped freely.
@@ -40,27 +43,6 @@ impl Planes {
             Self::Two => MAX_INT8 * PLANE_RATIO,
         }
     }
-}
-
-/// Runs one of three compilations of the same function.
-macro_rules! for_isa {
-    ($isa:expr, $function:ident ( $($arg:ident : $type:ty),* ) $(-> $result:ty)?) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        fn avx2($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        fn avx512($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
-        match $isa {
-            // SAFETY: an `Isa` other than the portable one exists in a packed layer only if it is available.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2($($arg),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Amx => unsafe { avx512($($arg),*) },
-            _ => $function($($arg),*),
-        }
-    }};
 }
 
 /// Rounds `row` to `planes` rows of bytes of equal length in `levels`, each value shifted by `offset`; bytes beyond
@@ -107,6 +89,62 @@ fn quantise_row_generic(row: &[f32], planes: Planes, offset: i32, levels: &mut [
         }
     }
     scale
+}
+
+/// For each block of signed levels what undoes the offset of the nibbles it is multiplied with.
+pub(super) fn negated_block_sums(isa: Isa, levels: &[u8], sums: &mut [i32]) {
+    for_isa!(isa, negated_block_sums_generic(levels: &[u8], sums: &mut [i32]));
+}
+
+#[inline(always)]
+fn negated_block_sums_generic(levels: &[u8], sums: &mut [i32]) {
+    for (sum, block) in sums.iter_mut().zip(levels.as_chunks::<BLOCK>().0) {
+        *sum = -NIBBLE_OFFSET
+            * block
+                .iter()
+                .map(|level| i32::from(level.cast_signed()))
+                .sum::<i32>();
+    }
+}
+
+/// Magnitudes of the level that the largest weight of a block may become; the best is searched among them.
+const TOP_LEVELS: [f32; 9] = [6.4, 6.7, 7.0, 7.3, 7.6, 7.8, 8.0, 8.3, 8.6];
+
+/// The scale and levels in `-8..=7` that come nearest to a block of weights in the sense of least squares, among
+/// some scales of either sign. A block with a value that is not finite gets the scale NaN.
+pub(super) fn nearest_levels(isa: Isa, values: &[f32; BLOCK]) -> (bf16, [i32; BLOCK]) {
+    for_isa!(isa, nearest_levels_generic(values: &[f32; BLOCK]) -> (bf16, [i32; BLOCK]))
+}
+
+#[inline(always)]
+fn nearest_levels_generic(values: &[f32; BLOCK]) -> (bf16, [i32; BLOCK]) {
+    let largest = values.iter().copied().fold(
+        0.0,
+        |max: f32, value| if value.abs() > max.abs() { value } else { max },
+    );
+    if !values.iter().all(|value| value.is_finite()) {
+        return (bf16::NAN, [0; BLOCK]);
+    }
+    let mut best = (f32::INFINITY, bf16::ZERO, [0; BLOCK]);
+    for top_level in TOP_LEVELS {
+        // The range has one more negative level than positive ones, so the largest weight becomes negative.
+        let scale = bf16::from_f32(largest / -top_level);
+        let inverse = 1.0 / scale.to_f32();
+        if !inverse.is_finite() {
+            continue;
+        }
+        let mut levels = [0; BLOCK];
+        let mut error = 0.0;
+        for (level, value) in levels.iter_mut().zip(values) {
+            let rounded = round((value * inverse).clamp(-8.0, 7.0));
+            *level = integer(rounded);
+            error += (value - rounded * scale.to_f32()).powi(2);
+        }
+        if error < best.0 {
+            best = (error, scale, levels);
+        }
+    }
+    (best.1, best.2)
 }
 
 /// To the nearest integer, ties to even; for magnitudes below 2^22.

@@ -5,34 +5,41 @@ use std::ops::Range;
 /// A grid of tasks: each covers a block of rows and a run of panels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Split {
-    pub(super) rows: usize,
-    pub(super) num_panels: usize,
+    rows: usize,
+    num_panels: usize,
     /// Rows of a task; a multiple of the kernel's tile, small enough that their activations stay in cache.
-    pub(super) rows_per_task: usize,
+    rows_per_task: usize,
     /// Panels of a task; a multiple of the kernel's tile.
-    pub(super) panels_per_task: usize,
+    panels_per_task: usize,
 }
 
 /// Tasks per thread: enough that a thread slowed by others on the machine does not hold up the rest.
 const TASKS_PER_THREAD: usize = 4;
 
+/// Weights of a task below which it is not worth its claim.
+const MIN_TASK_BYTES: usize = 32 << 10;
+/// Weights of a task that stay in the second-level cache while the task goes over them for one group of rows after
+/// the other.
+const MAX_TASK_BYTES: usize = 384 << 10;
+
 impl Split {
-    /// Divides `num_panels` so that there are some tasks for each thread, none below `min_task_panels`.
-    pub(super) fn panels_per_task(
-        num_threads: usize,
-        num_row_blocks: usize,
-        num_panels: usize,
-        min_task_panels: usize,
+    /// Divides `num_panels` panels of `panel_bytes` so that there are some tasks for each thread.
+    pub(super) fn new(
+        (rows, rows_per_task): (usize, usize),
+        (num_panels, panel_bytes): (usize, usize),
         tile_panels: usize,
-    ) -> usize {
-        let num_wanted = match num_threads {
-            1 => 1,
-            _ => (num_threads * TASKS_PER_THREAD).div_ceil(num_row_blocks),
-        };
-        num_panels
-            .div_ceil(num_wanted)
-            .max(min_task_panels)
-            .next_multiple_of(tile_panels)
+        num_threads: usize,
+    ) -> Self {
+        let num_row_blocks = rows.div_ceil(rows_per_task);
+        let num_wanted = (num_threads * TASKS_PER_THREAD).div_ceil(num_row_blocks);
+        let (min_panels, max_panels) = (MIN_TASK_BYTES / panel_bytes, MAX_TASK_BYTES / panel_bytes);
+        let panels_per_task = num_panels.div_ceil(num_wanted).min(max_panels).max(min_panels);
+        Self {
+            rows,
+            num_panels,
+            rows_per_task,
+            panels_per_task: panels_per_task.max(1).next_multiple_of(tile_panels),
+        }
     }
 
     pub(super) fn num_tasks(&self) -> usize {

@@ -12,11 +12,12 @@ pub(super) fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-const PRECISIONS: [Precision; 4] = [
+const PRECISIONS: [Precision; 5] = [
     Precision::F32,
     Precision::Bf16,
     Precision::Int8,
     Precision::Int8Wide,
+    Precision::Int4,
 ];
 
 struct Layer {
@@ -111,7 +112,7 @@ fn every_precision_is_near_the_formula_on_every_path() {
         let input = random(7 * in_len, seed + 50);
         let exact = layer.exact(&input);
         for isa in Isa::available() {
-            for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-6, 4e-3, 2e-2, 1e-2]) {
+            for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-6, 4e-3, 2e-2, 1e-2, 0.12]) {
                 let output = forward(&layer.pack(isa, &pool, precision), &pool, &input);
                 let error = relative_error(&output, &exact);
                 assert!(
@@ -156,7 +157,7 @@ fn integer_paths_agree_to_the_last_bit() {
         let layer = Layer::random(in_len, out_len, seed);
         let mut input = random(67 * in_len, seed + 50);
         input[in_len / 2] = 1000.0;
-        for precision in [Precision::Int8, Precision::Int8Wide] {
+        for precision in [Precision::Int8, Precision::Int8Wide, Precision::Int4] {
             let reference = forward(&layer.pack(Isa::Portable, &pool, precision), &pool, &input);
             for isa in Isa::available() {
                 let output = forward(&layer.pack(isa, &pool, precision), &pool, &input);

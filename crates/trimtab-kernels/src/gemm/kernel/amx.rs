@@ -114,15 +114,9 @@ unsafe fn release() {
 /// Bytes between rows of a weight block.
 const WEIGHT_ROW_BYTES: usize = 64;
 
-/// Asks for one block of weights, `ahead` bytes after the pointer.
+/// Asks for the block of weights at `{ahead}`.
 macro_rules! prefetch_block {
-    ($weights:literal) => {
-        prefetch_block!($weights, "0", "64", "128", "192", "256", "320", "384", "448", "512", "576", "640",
-            "704", "768", "832", "896", "960")
-    };
-    ($weights:literal, $($offset:literal),*) => {
-        concat!($("prefetcht1 [{", $weights, "} + ", $offset, "]\n"),*)
-    };
+    ($($offset:literal)*) => { concat!($("prefetcht1 [{ahead} + ", $offset, "]\n"),*) };
 }
 
 /// Where the weights of the next tile start, or null to ask for nothing.
@@ -155,10 +149,9 @@ unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             "tdpbusd tmm3, tmm5, tmm7",
             "test {ahead}, {ahead}",
             "jz 3f",
-            prefetch_block!("ahead"),
-            "add {ahead}, 1024",
-            prefetch_block!("ahead"),
-            "add {ahead}, 1024",
+            prefetch_block!(0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960),
+            prefetch_block!(1024 1088 1152 1216 1280 1344 1408 1472 1536 1600 1664 1728 1792 1856 1920 1984),
+            "add {ahead}, 2048",
             "3:",
             "add {a0}, 64", "add {a1}, 64", "add {w0}, 1024", "add {w1}, 1024",
             "dec {steps}",
@@ -185,7 +178,8 @@ unsafe fn tile_32x2(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
     }
 }
 
-/// Up to 16 rows times up to four panels.
+/// Up to 16 rows times up to four panels. Prefetches were tried here and cost more than they brought: with so few
+/// rows the tile loads are themselves the stream that the hardware's prefetchers follow.
 unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
     if args.num_panels != 4 {
         // SAFETY: the caller's contract.
@@ -207,17 +201,6 @@ unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             "tdpbusd tmm2, tmm4, tmm7",
             "tileloadd tmm5, [{w3} + {w_stride}*1]",
             "tdpbusd tmm3, tmm4, tmm5",
-            "test {ahead}, {ahead}",
-            "jz 3f",
-            prefetch_block!("ahead"),
-            "add {ahead}, 1024",
-            prefetch_block!("ahead"),
-            "add {ahead}, 1024",
-            prefetch_block!("ahead"),
-            "add {ahead}, 1024",
-            prefetch_block!("ahead"),
-            "add {ahead}, 1024",
-            "3:",
             "add {a}, 64", "add {w0}, 1024", "add {w1}, 1024", "add {w2}, 1024", "add {w3}, 1024",
             "dec {steps}",
             "jnz 2b",
@@ -232,7 +215,6 @@ unsafe fn tile_16x4(args: &TileArgs<u8, i8>, sums: &mut Sums<i32>) {
             w3 = inout(reg) args.weights.add(3 * args.panel_stride) => _,
             act_stride = in(reg) args.act_stride,
             w_stride = in(reg) WEIGHT_ROW_BYTES,
-            ahead = inout(reg) ahead(args) => _,
             steps = inout(reg) args.k_len / K_STEP => _,
             s = in(reg) sums.0.as_mut_ptr(),
             s_stride = in(reg) sum_row_bytes,

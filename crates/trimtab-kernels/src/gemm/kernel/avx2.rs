@@ -1,17 +1,34 @@
 //! Kernels for AVX2 with FMA: two 256-bit registers make one panel.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_castsi256_ps,
-    _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-    _mm256_sign_epi8, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
+    __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256,
 };
 
 use super::float_tile::{Lanes, Weight, peak, tile};
-use super::{FloatKernel, Int8Kernel, PANEL, Peak, Sums, TileArgs, portable::nothing};
+use super::{
+    BLOCK, BLOCK_BYTES, FloatKernel, Int4Kernel, Int4Tile, Int8Kernel, PANEL, Peak, Sums, TileArgs,
+    portable::nothing,
+};
 
 #[derive(Clone, Copy)]
 struct Pair(__m256, __m256);
+
+impl Pair {
+    /// Eight readable values; no alignment.
+    #[inline(always)]
+    unsafe fn widen(ptr: *const half::bf16) -> __m256 {
+        // SAFETY: AVX2 is available and the values are readable by the caller's contract.
+        unsafe {
+            let bits = _mm_loadu_si128(ptr.cast::<__m128i>());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+        }
+    }
+}
 
 impl Lanes for Pair {
     #[inline(always)]
@@ -30,13 +47,7 @@ impl Lanes for Pair {
     #[inline(always)]
     unsafe fn load_bf16(ptr: *const half::bf16) -> Self {
         // SAFETY: as above, and sixteen values are readable.
-        unsafe {
-            let widen = |ptr: *const half::bf16| {
-                let bits = _mm_loadu_si128(ptr.cast::<__m128i>());
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
-            };
-            Self(widen(ptr), widen(ptr.add(8)))
-        }
+        unsafe { Self(Self::widen(ptr), Self::widen(ptr.add(8))) }
     }
 
     #[inline(always)]
@@ -151,6 +162,79 @@ unsafe fn int8_block<const M: usize>(
                 .cast::<__m256i>();
             _mm256_storeu_si256(out, acc[0]);
             _mm256_storeu_si256(out.add(1), acc[1]);
+        }
+    }
+}
+
+pub(super) const INT4: Int4Kernel = Int4Kernel {
+    tile: int4_tile,
+    tile_rows: 8,
+};
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int4_tile(tile: &Int4Tile<'_>, sums: &mut Sums<f32>) {
+    tile.check();
+    // SAFETY: each half of each block of rows is computed once.
+    unsafe {
+        for half in 0..2 {
+            let mut row = 0;
+            while row + 4 <= tile.rows {
+                int4_rows::<4>(tile, row, half, sums);
+                row += 4;
+            }
+            while row < tile.rows {
+                int4_rows::<1>(tile, row, half, sums);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// `M` rows times one half (eight outputs) of a panel. Nibbles are at most 15, so that `vpmaddubsw` cannot saturate.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int4_rows<const M: usize>(tile: &Int4Tile<'_>, row: usize, half: usize, sums: &mut Sums<f32>) {
+    /// 32-byte vectors of one half of a block.
+    const VECTORS: usize = BLOCK_BYTES / 64;
+    assert!((row + M) * PANEL <= sums.0.len() && row + M <= tile.rows);
+    let low_nibbles = _mm256_set1_epi8(0xf);
+    let ones = _mm256_set1_epi16(1);
+    let mut acc = [_mm256_setzero_ps(); M];
+    // SAFETY: `Int4Tile::check` compared the lengths of the slices; the stores stay within `sums` by the assertion.
+    unsafe {
+        let scales = tile
+            .weights
+            .as_ptr()
+            .add(tile.num_blocks * BLOCK_BYTES)
+            .cast::<half::bf16>();
+        for block in 0..tile.num_blocks {
+            let nibbles = tile.weights.as_ptr().add(block * BLOCK_BYTES + half * 32);
+            let mut w = [_mm256_setzero_si256(); 2 * VECTORS];
+            for vector in 0..VECTORS {
+                let bytes = _mm256_loadu_si256(nibbles.add(vector * 64).cast::<__m256i>());
+                w[vector] = _mm256_and_si256(bytes, low_nibbles);
+                w[vector + VECTORS] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_nibbles);
+            }
+            let scale = Pair::widen(scales.add(block * PANEL + half * 8));
+            for (m, acc) in acc.iter_mut().enumerate() {
+                let start = *tile.block_sums.as_ptr().add((row + m) * tile.num_blocks + block);
+                let acts = tile
+                    .acts
+                    .as_ptr()
+                    .add(((row + m) * tile.num_blocks + block) * BLOCK)
+                    .cast::<i32>();
+                let mut product = _mm256_set1_epi32(start);
+                for (group, w) in w.into_iter().enumerate() {
+                    let a = _mm256_set1_epi32(acts.add(group).read_unaligned());
+                    let pairs = _mm256_maddubs_epi16(w, a);
+                    product = _mm256_add_epi32(product, _mm256_madd_epi16(pairs, ones));
+                }
+                // Rounded twice, as on machines that cannot fuse.
+                *acc = _mm256_add_ps(*acc, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(product)));
+            }
+        }
+        for (m, acc) in acc.into_iter().enumerate() {
+            _mm256_storeu_ps(sums.0.as_mut_ptr().add((row + m) * PANEL + half * 8), acc);
         }
     }
 }

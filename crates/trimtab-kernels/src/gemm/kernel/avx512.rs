@@ -1,14 +1,18 @@
 //! Kernels for AVX-512: fused multiply-add on floats, VNNI dot products on bytes.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    __m256i, __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
     _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::float_tile::{Lanes, Weight, peak, tile};
-use super::{FloatKernel, Int8Kernel, PANEL, Peak, Sums, TileArgs, portable::nothing};
+use super::{
+    BLOCK, BLOCK_BYTES, FloatKernel, Int4Kernel, Int4Tile, Int8Kernel, PANEL, Peak, Sums, TileArgs,
+    portable::nothing,
+};
 
 impl Lanes for __m512 {
     #[inline(always)]
@@ -190,6 +194,89 @@ unsafe fn int8_block<const M: usize, const P: usize, const U: usize>(
                 let out = sums.0.as_mut_ptr().add((row + m) * width + (panel + p) * PANEL);
                 _mm512_storeu_si512(out.cast::<__m512i>(), sum);
             }
+        }
+    }
+}
+
+pub(super) const INT4: Int4Kernel = Int4Kernel {
+    tile: int4_tile,
+    tile_rows: 8,
+};
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn int4_tile(tile: &Int4Tile<'_>, sums: &mut Sums<f32>) {
+    tile.check();
+    let mut row = 0;
+    // SAFETY: `row` plus the block's rows stays within the tile.
+    unsafe {
+        while row + 8 <= tile.rows {
+            int4_rows::<8>(tile, row, sums);
+            row += 8;
+        }
+        if row + 4 <= tile.rows {
+            int4_rows::<4>(tile, row, sums);
+            row += 4;
+        }
+        if row + 2 <= tile.rows {
+            int4_rows::<2>(tile, row, sums);
+            row += 2;
+        }
+        if row < tile.rows {
+            int4_rows::<1>(tile, row, sums);
+        }
+    }
+}
+
+/// `M` rows times one panel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn int4_rows<const M: usize>(tile: &Int4Tile<'_>, row: usize, sums: &mut Sums<f32>) {
+    /// 64-byte vectors of a block.
+    const VECTORS: usize = BLOCK_BYTES / 64;
+    assert!((row + M) * PANEL <= sums.0.len() && row + M <= tile.rows);
+    let low_nibbles = _mm512_set1_epi8(0xf);
+    let ahead_bytes = tile.weights.len();
+    let mut acc = [_mm512_setzero_ps(); M];
+    // SAFETY: `Int4Tile::check` compared the lengths of the slices; the stores stay within `sums` by the assertion;
+    // prefetches may point anywhere.
+    unsafe {
+        let scales = tile
+            .weights
+            .as_ptr()
+            .add(tile.num_blocks * BLOCK_BYTES)
+            .cast::<half::bf16>();
+        for block in 0..tile.num_blocks {
+            let nibbles = tile.weights.as_ptr().add(block * BLOCK_BYTES);
+            let mut w = [_mm512_setzero_si512(); 2 * VECTORS];
+            for vector in 0..VECTORS {
+                let ptr = nibbles.add(vector * 64);
+                let bytes = _mm512_loadu_si512(ptr.cast::<__m512i>());
+                w[vector] = _mm512_and_si512(bytes, low_nibbles);
+                w[vector + VECTORS] = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low_nibbles);
+                if row == 0 {
+                    _mm_prefetch::<_MM_HINT_T1>(ptr.cast::<i8>().wrapping_add(ahead_bytes));
+                }
+            }
+            let scale = <__m512 as Lanes>::load_bf16(scales.add(block * PANEL));
+            for (m, acc) in acc.iter_mut().enumerate() {
+                let start = *tile.block_sums.as_ptr().add((row + m) * tile.num_blocks + block);
+                let acts = tile
+                    .acts
+                    .as_ptr()
+                    .add(((row + m) * tile.num_blocks + block) * BLOCK)
+                    .cast::<i32>();
+                let mut products = [_mm512_set1_epi32(start), _mm512_setzero_si512()];
+                for (group, w) in w.into_iter().enumerate() {
+                    let a = _mm512_set1_epi32(acts.add(group).read_unaligned());
+                    products[group % 2] = _mm512_dpbusd_epi32(products[group % 2], w, a);
+                }
+                let product = _mm512_cvtepi32_ps(_mm512_add_epi32(products[0], products[1]));
+                // Rounded twice, as on machines that cannot fuse.
+                *acc = _mm512_add_ps(*acc, _mm512_mul_ps(scale, product));
+            }
+        }
+        for (m, acc) in acc.into_iter().enumerate() {
+            acc.store(sums.0.as_mut_ptr().add((row + m) * PANEL));
         }
     }
 }

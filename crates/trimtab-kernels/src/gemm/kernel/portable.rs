@@ -1,7 +1,7 @@
 //! Kernels in plain Rust: the reference that every other path must equal.
 
 use super::float_tile::{Lanes, Weight, peak, tile};
-use super::{FloatKernel, Int8Kernel, PANEL, Peak, Sums, TileArgs};
+use super::{BLOCK, BLOCK_BYTES, FloatKernel, Int4Kernel, Int4Tile, Int8Kernel, PANEL, Peak, Sums, TileArgs};
 
 /// Sixteen lanes that the compiler maps to whatever registers the target has.
 #[derive(Clone, Copy)]
@@ -102,6 +102,55 @@ fn dot(acts: &[u8], weights: &[i8]) -> [i32; PANEL] {
         for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(4)) {
             for (&act, &weight) in acts.iter().zip(weights) {
                 *sum += i32::from(act.cast_signed()) * i32::from(weight);
+            }
+        }
+    }
+    sums
+}
+
+pub(super) const INT4: Int4Kernel = Int4Kernel {
+    tile: int4_tile,
+    tile_rows: 16,
+};
+
+unsafe fn int4_tile(tile: &Int4Tile<'_>, sums: &mut Sums<f32>) {
+    tile.check();
+    let rows = tile
+        .acts
+        .chunks_exact(tile.num_blocks * BLOCK)
+        .zip(tile.block_sums.chunks_exact(tile.num_blocks));
+    for ((acts, block_sums), sums) in rows.zip(sums.0.as_chunks_mut::<PANEL>().0) {
+        let (nibbles, scales) = tile.weights.split_at(tile.num_blocks * BLOCK_BYTES);
+        *sums = [0.0; PANEL];
+        let blocks = acts
+            .as_chunks::<BLOCK>()
+            .0
+            .iter()
+            .zip(nibbles.as_chunks::<BLOCK_BYTES>().0);
+        for (((acts, nibbles), &start), scales) in blocks
+            .zip(block_sums)
+            .zip(scales.as_chunks::<2>().0.chunks(PANEL))
+        {
+            let products = int4_dot(acts, nibbles, start);
+            for ((sum, product), &scale) in sums.iter_mut().zip(products).zip(scales) {
+                *sum += half::bf16::from_le_bytes(scale).to_f32() * product as f32;
+            }
+        }
+    }
+}
+
+fn int4_dot(acts: &[u8; BLOCK], nibbles: &[u8; BLOCK_BYTES], start: i32) -> [i32; PANEL] {
+    let mut sums = [start; PANEL];
+    let (low, high) = acts.split_at(BLOCK / 2);
+    for ((low, high), vector) in low
+        .chunks_exact(4)
+        .zip(high.chunks_exact(4))
+        .zip(nibbles.chunks_exact(64))
+    {
+        for (sum, bytes) in sums.iter_mut().zip(vector.chunks_exact(4)) {
+            for ((&low, &high), &byte) in low.iter().zip(high).zip(bytes) {
+                *sum += i32::from(low.cast_signed()) * i32::from(byte & 0xf);
+                *sum += i32::from(high.cast_signed()) * i32::from(byte >> 4);
             }
         }
     }
