@@ -120,7 +120,7 @@ impl PackedInt4 {
         let panels = (self.out_len.div_ceil(PANEL), int4_panel_bytes(self.num_blocks));
         let split = Split::new((rows, MAX_TASK_ROWS), panels, 1, pool.num_threads());
         pool.run(split.num_tasks(), &|task_idx| {
-            self.run_task(&split, task_idx, kernel, &call)
+            self.run_task(&split, task_idx, kernel, &call);
         });
     }
 
@@ -165,7 +165,9 @@ impl PackedInt4 {
                 unsafe { (kernel.tile)(&tile, &mut sums) };
                 let row_scales = &call.row_scales[tile_rows.clone()];
                 for (sums, scale) in sums.0.as_chunks_mut::<PANEL>().0.iter_mut().zip(row_scales) {
-                    sums.iter_mut().for_each(|sum| *sum *= scale);
+                    for sum in sums {
+                        *sum *= scale;
+                    }
                 }
                 store_rows(
                     &sums,

@@ -47,6 +47,10 @@ pub(super) struct TileArgs<A, W> {
     /// Input length; a multiple of [`K_STEP`] for integers.
     pub(super) k_len: usize,
     /// Ask for the weights that follow this tile's while computing it: true in the first tile of a run of rows.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only x86-64 kernels prefetch so far")
+    )]
     pub(super) prefetch: bool,
 }
 

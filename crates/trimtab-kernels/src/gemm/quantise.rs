@@ -213,16 +213,16 @@ fn scale_panels<const NUM_PLANES: usize>(args: &ScaleArgs<'_>) {
                 unsafe {
                     output_at(args, row, first_out, PANEL)
                         .cast::<[f32; PANEL]>()
-                        .write_unaligned(values)
-                };
+                        .write_unaligned(values);
+                }
             }
         } else {
             for row in 0..args.row_scales.len() {
                 let values = scaled::<NUM_PLANES>(args, row, panel * PANEL, per_output);
                 // SAFETY: see `output_at`.
                 unsafe {
-                    output_at(args, row, first_out, used).copy_from_nonoverlapping(values.as_ptr(), used)
-                };
+                    output_at(args, row, first_out, used).copy_from_nonoverlapping(values.as_ptr(), used);
+                }
             }
         }
     }
