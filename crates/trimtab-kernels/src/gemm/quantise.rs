@@ -110,38 +110,39 @@ fn negated_block_sums_generic(levels: &[u8], sums: &mut [i32]) {
 /// Magnitudes of the level that the largest weight of a block may become; the best is searched among them.
 const TOP_LEVELS: [f32; 9] = [6.4, 6.7, 7.0, 7.3, 7.6, 7.8, 8.0, 8.3, 8.6];
 
-/// The scale and levels in `-8..=7` that come nearest to a block of weights in the sense of least squares, among
-/// some scales of either sign. A block with a value that is not finite gets the scale NaN.
+/// A scale and levels in `-8..=7` near a block of weights: levels are tried for some scales of either sign, each with
+/// the scale that is best for them in the sense of least squares. A block with a value that is not finite gets the
+/// scale NaN.
 pub(super) fn nearest_levels(isa: Isa, values: &[f32; BLOCK]) -> (bf16, [i32; BLOCK]) {
     for_isa!(isa, nearest_levels_generic(values: &[f32; BLOCK]) -> (bf16, [i32; BLOCK]))
 }
 
 #[inline(always)]
 fn nearest_levels_generic(values: &[f32; BLOCK]) -> (bf16, [i32; BLOCK]) {
-    let largest = values.iter().copied().fold(
-        0.0,
-        |max: f32, value| if value.abs() > max.abs() { value } else { max },
-    );
     if !values.iter().all(|value| value.is_finite()) {
         return (bf16::NAN, [0; BLOCK]);
     }
-    let mut best = (f32::INFINITY, bf16::ZERO, [0; BLOCK]);
+    let larger = |max: f32, value: f32| if value.abs() > max.abs() { value } else { max };
+    let largest = values.iter().copied().fold(0.0, larger);
+    let mut best = (0.0, bf16::ZERO, [0; BLOCK]);
     for top_level in TOP_LEVELS {
-        // The range has one more negative level than positive ones, so the largest weight becomes negative.
-        let scale = bf16::from_f32(largest / -top_level);
-        let inverse = 1.0 / scale.to_f32();
+        // There is one more negative level than positive ones, so the largest weight becomes negative.
+        let inverse = -top_level / largest;
         if !inverse.is_finite() {
             continue;
         }
         let mut levels = [0; BLOCK];
-        let mut error = 0.0;
+        let (mut product, mut square) = (0.0, 0.0);
         for (level, value) in levels.iter_mut().zip(values) {
             let rounded = round((value * inverse).clamp(-8.0, 7.0));
             *level = integer(rounded);
-            error += (value - rounded * scale.to_f32()).powi(2);
+            product += value * rounded;
+            square += rounded * rounded;
         }
-        if error < best.0 {
-            best = (error, scale, levels);
+        // With the scale `product / square` the squared error is the weights' own square minus this.
+        let explained = product * product / square;
+        if explained > best.0 {
+            best = (explained, bf16::from_f32(product / square), levels);
         }
     }
     (best.1, best.2)
@@ -272,3 +273,6 @@ fn scaled<const NUM_PLANES: usize>(
 fn blocks<T>(values: &[T]) -> impl Iterator<Item = &[T; PANEL]> {
     values.as_chunks::<PANEL>().0.iter()
 }
+
+#[cfg(test)]
+mod tests;

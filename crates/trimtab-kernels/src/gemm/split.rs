@@ -60,3 +60,34 @@ impl Split {
         self.rows.div_ceil(self.rows_per_task)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tasks_cover_each_row_and_panel_once(
+            rows in 1_usize..300,
+            rows_per_task in 1_usize..100,
+            num_panels in 1_usize..60,
+            panel_bytes in 1_usize..200_000,
+            tile_panels in 1_usize..5,
+            num_threads in 1_usize..9,
+        ) {
+            let split = Split::new((rows, rows_per_task), (num_panels, panel_bytes), tile_panels, num_threads);
+            let mut counts = vec![0; rows * num_panels];
+            for task_idx in 0..split.num_tasks() {
+                let (rows, panels) = split.task(task_idx);
+                prop_assert!(!rows.is_empty() && !panels.is_empty());
+                prop_assert!(rows.start.is_multiple_of(rows_per_task) && panels.start.is_multiple_of(tile_panels));
+                for row in rows {
+                    panels.clone().for_each(|panel| counts[row * num_panels + panel] += 1);
+                }
+            }
+            prop_assert!(counts.iter().all(|&count| count == 1));
+        }
+    }
+}
