@@ -22,7 +22,6 @@ mod aligned;
 mod float;
 mod int4;
 mod int8;
-mod isa;
 mod kernel;
 pub mod limits;
 mod quantise;
@@ -35,9 +34,15 @@ use aligned::AlignedBytes;
 use float::PackedFloat;
 use int4::PackedInt4;
 use int8::PackedInt8;
-pub use isa::{Isa, isa_name};
 
+pub use crate::isa::{Isa, isa_name};
 use crate::pool::Pool;
+
+/// True if the system lets this process use AMX tiles; the first call asks for the permission.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn amx_is_available() -> bool {
+    kernel::amx::is_available()
+}
 
 /// Outputs per panel of packed weights: one 512-bit register of `f32` or `i32`.
 const PANEL: usize = 16;

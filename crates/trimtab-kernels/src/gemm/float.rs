@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::PANEL;
 use super::aligned::AlignedBytes;
-use super::isa::Isa;
 use super::kernel::{FloatKernel, Sums, TileArgs, Weight, float_kernel};
 use super::split::Split;
+use crate::isa::Isa;
 use crate::pool::{DisjointSlice, Pool};
 
 /// Weights as `[panels, in_len, PANEL]`, zero beyond the last output.

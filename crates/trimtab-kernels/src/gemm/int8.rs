@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::aligned::AlignedBytes;
-use super::isa::Isa;
 use super::kernel::{Int8Kernel, K_STEP, ROW_PADDING, Sums, TileArgs, act_offset, int8_kernels};
 use super::quantise::{Planes, ScaleArgs, quantise_row, scale_tile};
 use super::split::Split;
 use super::{GemmScratch, PANEL};
+use crate::isa::Isa;
 use crate::pool::{DisjointSlice, Pool};
 
 /// Weights as `[panels, k / 4, PANEL, 4]` bytes, zero beyond the last input and output.

@@ -17,7 +17,7 @@ mod portable;
 pub(super) use float_tile::Weight;
 
 use super::PANEL;
-use super::isa::Isa;
+use crate::isa::Isa;
 
 /// Sums of one tile, `[rows, panels * PANEL]`.
 #[repr(C, align(64))]

@@ -6,8 +6,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::isa::{Isa, for_isa};
 use super::kernel;
+use crate::isa::{Isa, for_isa};
 use crate::pool::Pool;
 
 /// Time for which one limit is measured.

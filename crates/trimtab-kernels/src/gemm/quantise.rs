@@ -7,8 +7,8 @@ use half::bf16;
 
 use super::PANEL;
 use super::int4::NIBBLE_OFFSET;
-use super::isa::{Isa, for_isa};
 use super::kernel::{BLOCK, Sums};
+use crate::isa::{Isa, for_isa};
 use crate::pool::DisjointSlice;
 
 /// Largest magnitude of a quantised value; -128 is unused so that signs can be flipped freely.

@@ -52,7 +52,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => has_avx512_vnni(),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => has_avx512_vnni() && super::kernel::amx::is_available(),
+            Self::Amx => has_avx512_vnni() && crate::gemm::amx_is_available(),
             #[allow(unreachable_patterns, reason = "which arms exist depends on the target")]
             _ => false,
         }
@@ -85,17 +85,17 @@ macro_rules! for_isa {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         fn avx512($($arg: $type),*) $(-> $result)? { $function($($arg),*) }
         match $isa {
-            // SAFETY: packed layers and limits hold an `Isa` only after checking that it is available.
+            // SAFETY: callers hold an `Isa` only after checking that it is available.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2($($arg),*) },
+            $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Amx => unsafe { avx512($($arg),*) },
+            $crate::isa::Isa::Avx512Vnni | $crate::isa::Isa::Amx => unsafe { avx512($($arg),*) },
             _ => $function($($arg),*),
         }
     }};
 }
-pub(super) use for_isa;
+pub(crate) use for_isa;
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx512_vnni() -> bool {
