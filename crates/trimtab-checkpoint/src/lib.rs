@@ -1,1 +1,37 @@
-//! Part of Trimtab.
+//! Checkpoints: the files that trained weights come in, as named tensors whose rows can be read as `f32`.
+//!
+//! Three formats are read, all memory-mapped: GGUF (versions 2 and 3), safetensors with the model hub's
+//! `config.json`, and the legacy float files of llama2.c. The key decision is that a file is **hostile until
+//! checked**: opening it parses every header, length, offset and count against the bytes that are really there, and
+//! what comes out holds only ranges inside the file. No number of the file becomes an allocation before it has been
+//! bounded by the bytes left, so that a file of a kilobyte cannot ask for a gigabyte; after that, reading rows cannot
+//! fail. Each refusal is a [`FormatError`] that names the field and its value, and [`CheckpointError`] adds the file.
+//!
+//! Parsing and dequantising are this crate's own code. GGUF has no small library with both, and the `safetensors`
+//! crate reports neither the tensor nor the value at fault and keeps the last of two tensors with one name; it
+//! serves here as the independent writer that the tests read from.
+//!
+//! This crate never names a model, a role of a tensor or a token: which tensors make up a decoder is
+//! `trimtab-model`'s business, and what the vocabulary in the metadata means is `trimtab-tokenizer`'s.
+
+mod checkpoint;
+mod cursor;
+mod dequant;
+mod dtype;
+mod error;
+mod gguf;
+mod llama2c;
+mod llama2c_tokenizer;
+mod metadata;
+mod safetensors;
+mod storage;
+mod tensor;
+
+pub use checkpoint::{Checkpoint, Format};
+pub use dequant::dequantise;
+pub use dtype::Dtype;
+pub use error::{CheckpointError, FormatError};
+pub use llama2c::Llama2cHeader;
+pub use llama2c_tokenizer::{parse_llama2c_tokenizer, read_llama2c_tokenizer};
+pub use metadata::Metadata;
+pub use tensor::Tensor;
