@@ -1,0 +1,7 @@
+//! Integration tests of the engine: on an enumerable model behind real blocks, and on a small real decoder.
+
+mod admission;
+mod determinism;
+mod equivalence;
+mod events;
+mod table_backend;
