@@ -34,11 +34,13 @@ pub enum TokenizerError {
         got: usize,
     },
     /// The vocabulary is larger than any model's, so the file is taken to be hostile.
-    #[error("expected at most {limit} tokens, got {got}; the file is corrupt")]
+    #[error("expected at most {limit} {what}, got {got}; the file is corrupt")]
     TooManyTokens {
-        /// Largest accepted vocabulary.
+        /// What there are too many of.
+        what: &'static str,
+        /// Largest accepted number.
         limit: usize,
-        /// Size found, or the largest id plus one.
+        /// Number found, or the largest id plus one.
         got: usize,
     },
     /// Two ids share a piece, so text could not be mapped to one id.
@@ -60,6 +62,14 @@ pub enum TokenizerError {
         id: u32,
         /// Number of tokens.
         vocab_len: usize,
+    },
+    /// A file names a special token that the vocabulary does not have.
+    #[error("{field}: expected a token of the vocabulary, got {piece:?}; the files do not belong together")]
+    UnknownPiece {
+        /// What the token is for.
+        field: &'static str,
+        /// The token's text.
+        piece: String,
     },
     /// A merge rule is not two pieces of the vocabulary that make a third.
     #[error("merge {merge_idx} {merge:?}: {problem}; the file is corrupt")]

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use tokenizers::AddedToken;
 use trimtab_base::TokenId;
 
-use crate::bpe::{BpeCodec, BpeParts, Coverage};
+use crate::bpe::{BpeCodec, BpeParts, Words};
 use crate::byte_level::CharBytes;
 use crate::chat::{ChatTemplate, TemplateTokens};
 use crate::error::TokenizerError;
 use crate::piece_bytes::PieceBytes;
 use crate::pre_tokenizer::Cut;
 use crate::score_merge::{ScoreMerge, ScoreParts};
+use crate::space_mark::SPACE_MARK;
 use crate::token_kind::{TokenKind, byte_of_piece, ends_turn};
 use crate::tokenizer::{Codec, MAX_VOCAB_LEN, Tokenizer};
 
@@ -46,9 +47,6 @@ pub struct GgufVocab {
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
 }
-
-/// What SentencePiece writes for a space.
-const SPACE_MARK: &str = "▁";
 
 impl Tokenizer {
     /// A tokenizer from GGUF metadata.
@@ -121,6 +119,7 @@ fn token_kinds(vocab: &GgufVocab) -> Result<Vec<TokenKind>, TokenizerError> {
     let vocab_len = vocab.tokens.len();
     if vocab_len > MAX_VOCAB_LEN {
         return Err(TokenizerError::TooManyTokens {
+            what: "tokens",
             limit: MAX_VOCAB_LEN,
             got: vocab_len,
         });
@@ -235,10 +234,11 @@ fn byte_level_codec(vocab: GgufVocab, kinds: &[TokenKind], cut: Cut) -> Result<B
             .map(|(idx, merge)| split_merge(idx, merge))
             .collect::<Result<_, _>>()?,
         ids: unique_ids(vocab.tokens)?,
-        coverage: Coverage::ByteLevel,
         ignore_merges: cut.ignore_merges,
-        normalizer: None,
-        pre_tokenizer: Some(cut.build()?),
+        words: Words::ByteLevel {
+            normalizer: None,
+            pre_tokenizer: cut.build()?,
+        },
     })
 }
 
@@ -288,7 +288,7 @@ fn sentence_piece_codec(
         control: Vec::new(),
         byte_ids: [None; 256],
         unknown: None,
-        space: SPACE_MARK,
+        marks_spaces: true,
         add_space_prefix,
     };
     for (idx, ((piece, score), kind)) in vocab.tokens.into_iter().zip(scores).zip(kinds).enumerate() {

@@ -26,10 +26,13 @@ mod chat;
 mod error;
 mod gguf;
 mod hf_folder;
+mod hf_json;
+mod hf_words;
 mod llama2c;
 mod piece_bytes;
 mod pre_tokenizer;
 mod score_merge;
+mod space_mark;
 mod token_kind;
 mod tokenizer;
 

@@ -25,6 +25,7 @@ impl Tokenizer {
     pub fn from_llama2c(tokens: Vec<(f32, Vec<u8>)>) -> Result<Self, TokenizerError> {
         if tokens.len() > MAX_VOCAB_LEN {
             return Err(TokenizerError::TooManyTokens {
+                what: "tokens",
                 limit: MAX_VOCAB_LEN,
                 got: tokens.len(),
             });
@@ -42,7 +43,7 @@ impl Tokenizer {
             control: Vec::new(),
             byte_ids,
             unknown: None,
-            space: " ",
+            marks_spaces: false,
             add_space_prefix: true,
         };
         Ok(Self {

@@ -12,6 +12,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use trimtab_base::TokenId;
 
 use crate::error::TokenizerError;
+use crate::space_mark::{SPACE_MARK, mark_spaces};
 use crate::tokenizer::SpecialTokens;
 
 /// What the algorithm needs of a vocabulary.
@@ -26,8 +27,8 @@ pub(crate) struct ScoreParts {
     pub(crate) byte_ids: [Option<TokenId>; 256],
     /// Written where a byte has no token.
     pub(crate) unknown: Option<TokenId>,
-    /// What a space is written as inside pieces.
-    pub(crate) space: &'static str,
+    /// Whether pieces hold `▁` for a space.
+    pub(crate) marks_spaces: bool,
     /// Whether a space is put before a text.
     pub(crate) add_space_prefix: bool,
 }
@@ -132,20 +133,31 @@ impl ScoreMerge {
         if text.is_empty() {
             return;
         }
-        let prefix = if self.parts.add_space_prefix {
-            self.parts.space
+        let prefix = self.parts.add_space_prefix;
+        if self.parts.marks_spaces {
+            for (part_idx, part) in mark_spaces(text, prefix).enumerate() {
+                if part_idx > 0 {
+                    self.push_bytes(SPACE_MARK.as_bytes(), ids);
+                }
+                self.encode_marked(&part, ids);
+            }
         } else {
-            ""
-        };
-        let text = format!("{prefix}{}", text.replace(' ', self.parts.space));
-        let mut symbols = self.symbols(&text);
+            let prefix = if prefix { " " } else { "" };
+            self.encode_marked(&format!("{prefix}{text}"), ids);
+        }
+    }
+
+    /// Tokens of a text in the pieces' characters.
+    fn encode_marked(&self, text: &str, ids: &mut Vec<TokenId>) {
+        let mut symbols = self.symbols(text);
         self.join_all(text.as_bytes(), &mut symbols);
         for symbol in symbols.iter().filter(|symbol| symbol.len > 0) {
-            self.push_symbol(
-                &text.as_bytes()[symbol.start..symbol.start + symbol.len],
-                symbol.fixed,
-                ids,
-            );
+            let bytes = &text.as_bytes()[symbol.start..symbol.start + symbol.len];
+            let joined = || self.parts.joinable.get(bytes).map(|(id, _)| *id);
+            match symbol.fixed.or_else(joined) {
+                Some(id) => ids.push(id),
+                None => self.push_bytes(bytes, ids),
+            }
         }
     }
 
@@ -223,12 +235,8 @@ impl ScoreMerge {
         })
     }
 
-    /// Writes a finished symbol as its token, or as bytes if it has none.
-    fn push_symbol(&self, bytes: &[u8], fixed: Option<TokenId>, ids: &mut Vec<TokenId>) {
-        if let Some(id) = fixed.or_else(|| self.parts.joinable.get(bytes).map(|(id, _)| *id)) {
-            ids.push(id);
-            return;
-        }
+    /// Writes text that has no token as bytes, or as the unknown token if it cannot be helped.
+    fn push_bytes(&self, bytes: &[u8], ids: &mut Vec<TokenId>) {
         let byte_ids = bytes.iter().map(|&byte| self.parts.byte_ids[usize::from(byte)]);
         match byte_ids.collect::<Option<Vec<TokenId>>>() {
             Some(byte_ids) => ids.extend(byte_ids),
