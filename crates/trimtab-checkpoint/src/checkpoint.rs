@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -28,8 +29,8 @@ pub enum Format {
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    files: Vec<Storage>,
-    tensors: BTreeMap<String, TensorInfo>,
+    files: Vec<Arc<Storage>>,
+    tensors: BTreeMap<String, Arc<TensorInfo>>,
     description: Description,
 }
 
@@ -122,7 +123,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError::MissingTensor`].
-    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+    pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let info = self
             .tensors
             .get(name)
@@ -131,8 +132,8 @@ impl Checkpoint {
                 name: name.to_owned(),
             })?;
         Ok(Tensor {
-            info,
-            file: &self.files[info.file_idx],
+            info: Arc::clone(info),
+            file: Arc::clone(&self.files[info.file_idx]),
         })
     }
 
@@ -165,22 +166,24 @@ impl Checkpoint {
 
     fn gguf(file: Storage) -> Result<Self, CheckpointError> {
         let parsed = gguf::parse(&file).map_err(|problem| file.malformed(problem))?;
-        Ok(Self {
-            path: file.path().to_owned(),
-            files: vec![file],
-            tensors: parsed.tensors,
-            description: Description::Gguf(parsed.metadata),
-        })
+        let path = file.path().to_owned();
+        Ok(Self::assemble(
+            path,
+            vec![file],
+            parsed.tensors,
+            Description::Gguf(parsed.metadata),
+        ))
     }
 
     fn llama2c(file: Storage) -> Result<Self, CheckpointError> {
         let (header, tensors) = llama2c::parse(&file).map_err(|problem| file.malformed(problem))?;
-        Ok(Self {
-            path: file.path().to_owned(),
-            files: vec![file],
+        let path = file.path().to_owned();
+        Ok(Self::assemble(
+            path,
+            vec![file],
             tensors,
-            description: Description::Llama2c(header),
-        })
+            Description::Llama2c(header),
+        ))
     }
 
     fn open_folder(folder: &Path) -> Result<Self, CheckpointError> {
@@ -227,11 +230,28 @@ impl Checkpoint {
                 tensors.insert(name, info);
             }
         }
-        Ok(Self {
-            path: path.to_owned(),
+        Ok(Self::assemble(
+            path.to_owned(),
             files,
             tensors,
-            description: Description::SafeTensors(description),
-        })
+            Description::SafeTensors(description),
+        ))
+    }
+
+    fn assemble(
+        path: PathBuf,
+        files: Vec<Storage>,
+        tensors: BTreeMap<String, TensorInfo>,
+        description: Description,
+    ) -> Self {
+        Self {
+            path,
+            files: files.into_iter().map(Arc::new).collect(),
+            tensors: tensors
+                .into_iter()
+                .map(|(name, info)| (name, Arc::new(info)))
+                .collect(),
+            description,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One tensor of an open checkpoint. Knows shapes and rows, not what the tensor is for.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::dequant::dequantise;
 use crate::dtype::Dtype;
@@ -25,16 +26,16 @@ impl TensorInfo {
     }
 }
 
-/// A tensor: shape, type and rows.
-#[derive(Debug, Clone, Copy)]
-pub struct Tensor<'a> {
-    pub(crate) info: &'a TensorInfo,
-    pub(crate) file: &'a Storage,
+/// A tensor: shape, type and rows. Cheap to clone; keeps its file open.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    pub(crate) info: Arc<TensorInfo>,
+    pub(crate) file: Arc<Storage>,
 }
 
-impl<'a> Tensor<'a> {
+impl Tensor {
     /// Lengths of the axes, outermost first: `[out, in]` of a matrix, `[len]` of a vector.
-    pub fn shape(&self) -> &'a [usize] {
+    pub fn shape(&self) -> &[usize] {
         &self.info.shape
     }
 
@@ -60,7 +61,7 @@ impl<'a> Tensor<'a> {
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn row_bytes(&self, row: usize) -> &'a [u8] {
+    pub fn row_bytes(&self, row: usize) -> &[u8] {
         assert!(
             row < self.num_rows(),
             "row {row} of a tensor with {} rows",

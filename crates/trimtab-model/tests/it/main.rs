@@ -1,0 +1,4 @@
+//! Integration tests of the decoder.
+
+mod forward;
+mod reference;
