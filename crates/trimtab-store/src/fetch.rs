@@ -148,8 +148,8 @@ pub(crate) fn fetch(
             }
         }
     }
-    // A work folder holds an unfinished package, from which nothing can go on.
-    remove_dir(&stage.dir.join("work"))?;
+    // This only saves space: the next call removes them as well.
+    let _ = stage.remove_work_folders();
     let kept_bytes = dir_bytes(&stage.dir);
     Err(StoreError::AllSourcesFailed {
         name: recipe.name(),

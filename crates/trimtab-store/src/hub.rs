@@ -314,7 +314,7 @@ impl Transfer<'_> {
                 Err(error)
             };
         }
-        let start_bytes = self.check_extent(&response)?;
+        let start_bytes = self.check_extent(&response, part.len_bytes())?;
         if start_bytes != part.len_bytes() {
             // The server ignored the range and sends the whole.
             part.restart()?;
@@ -346,7 +346,7 @@ impl Transfer<'_> {
 
     /// Checks that the answer belongs to a file of the promised size; gives the offset of its first byte, which is
     /// either the one asked for or zero.
-    fn check_extent(&self, response: &Response<Body>) -> Result<u64, SourceError> {
+    fn check_extent(&self, response: &Response<Body>, asked_bytes: u64) -> Result<u64, SourceError> {
         let bad = |reason: String| SourceError::BadAnswer {
             url: self.url.clone(),
             reason,
@@ -355,6 +355,11 @@ impl Transfer<'_> {
             let text = header(response.headers(), "content-range").unwrap_or_default();
             let (start, total) =
                 parse_content_range(text).ok_or_else(|| bad(format!("content-range {text:?}")))?;
+            if start != asked_bytes && start != 0 {
+                return Err(bad(format!(
+                    "asked for bytes from {asked_bytes}, got content-range {text:?}"
+                )));
+            }
             (start, Some(total))
         } else {
             (0, response.body().content_length())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::{file_name, with_member};
 use crate::error::SourceError;
 use crate::hash::FileHash;
-use crate::part::{AppendError, FileSpec, PartFile, Stage};
+use crate::part::{AppendError, FileSpec, PartFile, Stage, WORK_PREFIX};
 use crate::progress::{Event, Progress};
 use crate::table::{Piece, Slice, SourceKind};
 use crate::tools::Tools;
@@ -174,12 +174,11 @@ impl PackageFetch<'_> {
     }
 }
 
-/// An empty folder for one download. What a killed call left there is removed; the model's lock is held.
+/// An empty folder for one download, named after this process: a program that outlived a killed call may still
+/// write into that call's folder.
 fn fresh_work_folder(stage: &Stage) -> Result<PathBuf, SourceError> {
-    let work = stage.dir.join("work");
-    if work.exists() {
-        fs::remove_dir_all(&work).map_err(SourceError::io("remove", &work))?;
-    }
+    stage.remove_work_folders()?;
+    let work = stage.dir.join(format!("{WORK_PREFIX}{}", std::process::id()));
     fs::create_dir_all(&work).map_err(SourceError::io("create folder", &work))?;
     // npm reads settings of the folder it runs in; a canonical path also keeps pip from resolving links.
     work.canonicalize().map_err(SourceError::io("resolve", &work))

@@ -22,6 +22,9 @@ pub(crate) struct FileSpec {
     pub(crate) sha256: Option<FileHash>,
 }
 
+/// Folders of the stage that hold unfinished packages start like this.
+pub(crate) const WORK_PREFIX: &str = "work-";
+
 /// The folder in which one model is assembled.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
@@ -54,6 +57,21 @@ impl Stage {
         let target = self.rejected_dir.join(format!("{name}.rejected"));
         fs::rename(bad, &target).map_err(SourceError::io("rename", bad))?;
         Ok(target)
+    }
+
+    /// Removes what package tools left. Nothing can go on from there; the model's lock is held.
+    pub(crate) fn remove_work_folders(&self) -> Result<(), SourceError> {
+        let entries = self.dir.read_dir().map_err(SourceError::io("list", &self.dir))?;
+        let is_work = |path: &PathBuf| {
+            path.is_dir()
+                && path
+                    .file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(WORK_PREFIX))
+        };
+        for work in entries.flatten().map(|entry| entry.path()).filter(is_work) {
+            fs::remove_dir_all(&work).map_err(SourceError::io("remove", &work))?;
+        }
+        Ok(())
     }
 
     /// Whether `file` was finished by an earlier, interrupted call. Its hash is checked again: the disk of a
@@ -239,9 +257,10 @@ impl PartFile {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SourceError> {
         if let Err(error) = self.file.write_all(bytes) {
-            // A part of `bytes` may be on the disk without having been hashed.
             let missing_bytes = self.missing_bytes();
-            self.cut_tail()?;
+            // A part of `bytes` may be on the disk without having been hashed. If it cannot be cut off, the next
+            // call hashes it with the rest; the reason worth telling is the first one.
+            let _ = self.cut_tail();
             return Err(SourceError::disk("write", &self.path, missing_bytes)(error));
         }
         self.hasher.update(bytes);
@@ -441,14 +460,14 @@ mod tests {
             len_bytes: 0,
             want_bytes: 7,
         };
-        // The device cannot be truncated, so the write is tried below the layer that cleans up after it.
-        let error = part.file.write_all(b"abc").unwrap_err();
-        let error = SourceError::disk("write", &part.path, part.missing_bytes())(error);
+        let error = part.append(&mut &b"abcdefg"[..], 7, &mut |_| {}).unwrap_err();
         assert!(
-            matches!(error, SourceError::DiskFull { needed_bytes: 7, .. }),
-            "got {error}"
+            matches!(
+                error,
+                AppendError::Disk(SourceError::DiskFull { needed_bytes: 7, .. })
+            ),
+            "got {error:?}"
         );
-        part.len_bytes = 3;
-        assert_eq!(part.missing_bytes(), 4);
+        assert_eq!(part.missing_bytes(), 7);
     }
 }

@@ -263,17 +263,37 @@ mod tests {
 
     #[test]
     fn different_references_have_different_folders() {
-        let folders: std::collections::BTreeSet<_> =
-            ["o/n", "o/n@v", "o/n:v", "o/n@v:w", "o/n@v/w", "o/n:v/w"]
-                .iter()
-                .map(|spec| {
-                    HubRef::parse(spec)
-                        .expect("has the form")
-                        .expect("is allowed")
-                        .folder_name()
-                })
-                .collect();
-        assert_eq!(folders.len(), 6);
+        let folders: std::collections::BTreeSet<_> = [
+            "o/n",
+            "o/n@v",
+            "o/n:v",
+            "o/n@v:w",
+            "o/n@v/w",
+            "o/n:v/w",
+            "o/n@main/v",
+            "o/n@main/file/v",
+        ]
+        .iter()
+        .map(|spec| {
+            HubRef::parse(spec)
+                .expect("has the form")
+                .expect("is allowed")
+                .folder_name()
+        })
+        .collect();
+        assert_eq!(folders.len(), 8);
+    }
+
+    #[test]
+    fn long_references_get_short_folders_that_still_differ() {
+        let folder = |last: &str| {
+            let spec = format!("o/n:{}{last}", "ü/".repeat(150));
+            HubRef::parse(&spec)
+                .expect("has the form")
+                .expect("is allowed")
+                .folder_name()
+        };
+        assert!(folder("a").len() <= MAX_FOLDER_NAME_BYTES && folder("a") != folder("b"));
     }
 
     #[test]

@@ -457,6 +457,3 @@ fn expand_home(spec: &str) -> PathBuf {
     rest.and_then(|rest| dirs::home_dir().map(|home| home.join(rest)))
         .unwrap_or_else(|| spec.into())
 }
-
-#[cfg(test)]
-mod tests;

@@ -75,7 +75,7 @@ pub(crate) struct TableModel {
     pub(crate) alias: String,
     /// One line for people.
     pub(crate) summary: String,
-    /// SPDX identifier of the licence of the weights.
+    /// Licence of the weights: an SPDX identifier, or `LicenseRef-...` for terms of their own.
     pub(crate) licence: String,
     /// The files of the model; the first is the one to open, and holds the weights.
     pub(crate) files: Vec<TableFile>,
@@ -210,9 +210,7 @@ fn check_model(model: &TableModel) -> Result<(), String> {
     }
     for (idx, file) in model.files.iter().enumerate() {
         check_file_name(&file.name)?;
-        if file.size_bytes == 0 {
-            return Err(format!("{} has size 0", file.name));
-        }
+        check_size(&file.name, file.size_bytes)?;
         if model.files[..idx].iter().any(|other| other.name == file.name) {
             return Err(format!("{} is listed twice", file.name));
         }
@@ -221,6 +219,17 @@ fn check_model(model: &TableModel) -> Result<(), String> {
         .sources
         .iter()
         .try_for_each(|source| check_source(model, source))
+}
+
+/// Accepts sizes of which a table can hold so many that their sum does not overflow.
+fn check_size(of: &str, size_bytes: u64) -> Result<(), String> {
+    const MAX_BYTES: u64 = 1 << 44;
+    match size_bytes {
+        1..=MAX_BYTES => Ok(()),
+        _ => Err(format!(
+            "expected a size of {of} of 1 to {MAX_BYTES} bytes, got {size_bytes}"
+        )),
+    }
 }
 
 /// Folders of hub models start like this; an alias must not, so that the two never share a folder.
@@ -247,11 +256,13 @@ fn check_source(model: &TableModel, source: &Source) -> Result<(), String> {
         check_package_text(&piece.version)?;
         check_remote_path(&piece.member)?;
         let known = |slice: &Slice| model.files.iter().any(|file| file.name == slice.file);
-        if piece.slices.is_empty() || piece.download_bytes == 0 || !piece.slices.iter().all(known) {
-            return Err(format!(
-                "{}: expected a size and slices of the model's files",
-                piece.package
-            ));
+        check_size(&piece.package, piece.download_bytes)?;
+        piece
+            .slices
+            .iter()
+            .try_for_each(|slice| check_size(&slice.file, slice.size_bytes))?;
+        if piece.slices.is_empty() || !piece.slices.iter().all(known) {
+            return Err(format!("{}: expected slices of the model's files", piece.package));
         }
     }
     for file in &model.files {

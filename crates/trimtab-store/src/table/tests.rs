@@ -52,7 +52,13 @@ fn each_rule_is_enforced() {
     check_refused("\"m\"", "\"../m\"", "file name");
     check_refused("\"m\"", "\"hub--o--n\"", "'--'");
     check_refused("name = \"m.gguf\"", "name = \"a/m.gguf\"", "not allowed");
-    check_refused("size_bytes = 5", "size_bytes = 0", "size 0");
+    check_refused("size_bytes = 5", "size_bytes = 0", "got 0");
+    check_refused(
+        "size_bytes = 3",
+        "size_bytes = 9223372036854775807",
+        "got 9223372036854775807",
+    );
+    check_refused("download_bytes = 9", "download_bytes = 0", "got 0");
     check_refused("size_bytes = 5", "size_bytes = 6", "5 of 6 bytes");
     check_refused(A, &A[1..], "sha256");
     check_refused("[\"sub/m.gguf\"]", "[]", "1 paths, got 0");
@@ -72,30 +78,19 @@ fn each_rule_is_enforced() {
 }
 
 #[test]
-fn slices_too_large_to_add_are_refused() {
-    let huge = i64::MAX;
-    let text = good().replace("size_bytes = 3", &format!("size_bytes = {huge}"));
-    let text = text.replace("size_bytes = 2", &format!("size_bytes = {huge}"));
-    let text = text.replace("kind = \"pypi\"\npieces = [", &format!(
-        "kind = \"pypi\"\npieces = [\n  {{ package = \"p0\", version = \"1\", download_bytes = 9, member = \"p0/a\", slices = [{{ file = \"m.gguf\", size_bytes = {huge}, sha256 = \"{A}\" }}] }},"
-    ));
-    assert!(Table::parse(&text).is_err());
-}
-
-#[test]
 fn scoped_npm_packages_are_allowed() {
     Table::parse(&good().replace("\"p1\"", "\"@scope/p1\"")).unwrap();
 }
 
 #[test]
-fn the_built_in_table_keeps_the_rules_and_pins_every_hub_source_to_a_commit() {
+fn the_built_in_table_keeps_the_rules() {
     let table = Table::built_in().unwrap();
     for wanted in [
         "smollm2-135m-instruct",
         "stories15m",
         "gemma3-270m",
-        "qwen2.5-coder-0.5b",
-        "qwen2.5-coder-1.5b",
+        "qwen2.5-coder-0.5b-instruct",
+        "qwen2.5-coder-1.5b-instruct",
     ] {
         assert!(table.find(wanted).is_some(), "{wanted} is not in the table");
     }
@@ -105,17 +100,6 @@ fn the_built_in_table_keeps_the_rules_and_pins_every_hub_source_to_a_commit() {
             "{}",
             model.alias
         );
-        for source in &model.sources {
-            let Source::Hub { repo, revision, .. } = source else {
-                continue;
-            };
-            let is_commit = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
-            assert!(
-                is_commit && repo.matches('/').count() == 1,
-                "{}: {source}",
-                model.alias
-            );
-        }
     }
 }
 
