@@ -1,6 +1,8 @@
 //! Choosing, from the files of a hub repository, those that make a model: one GGUF, or safetensors with
 //! configuration and tokenizer. Judges names only.
 
+use std::path::Path;
+
 use crate::error::SourceError;
 use crate::hub::{Listing, RemoteFile};
 use crate::part::FileSpec;
@@ -81,8 +83,14 @@ pub(crate) fn pick(repo: &str, listing: &Listing, selection: Option<&str>) -> Re
 fn ggufs(listing: &Listing) -> impl Iterator<Item = &RemoteFile> {
     // Projectors of vision models are no language models, and files split over several are not read.
     let is_model =
-        |path: &str| path.ends_with(".gguf") && !path.contains("mmproj") && !path.contains("-of-0");
+        |path: &str| has_extension(path, "gguf") && !path.contains("mmproj") && !path.contains("-of-0");
     listing.siblings.iter().filter(move |file| is_model(&file.path))
+}
+
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path)
+        .extension()
+        .is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
 /// Whether a file name carries `quant` as a word of its own: `Q4_K` is not in `model-Q4_K_M.gguf`.

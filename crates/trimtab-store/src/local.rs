@@ -81,7 +81,7 @@ impl LocalHashes {
         let on_bytes = |done: u64| {
             progress.event(Event::Advanced {
                 done_bytes: done.min(size_bytes),
-            })
+            });
         };
         let sha256 = FileHash::of_file(&path, on_bytes).map_err(StoreError::io("read", &path))?;
         progress.event(Event::Finished);

@@ -168,7 +168,7 @@ impl Installed {
             let on_bytes = |done: u64| {
                 progress.event(Event::Advanced {
                     done_bytes: done.min(file.size_bytes),
-                })
+                });
             };
             let got = FileHash::of_file(&path, on_bytes).map_err(StoreError::io("read", &path))?;
             progress.event(Event::Finished);

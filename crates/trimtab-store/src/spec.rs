@@ -1,6 +1,7 @@
 //! How a user names a model: an alias, a hub repository, or a local path. Pure text and file names; the only
 //! look at the disk is whether a path exists and what kind of thing it is.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
@@ -182,7 +183,7 @@ pub(crate) fn local_format(path: &Path) -> Result<ModelFormat, StoreError> {
     if !path.is_file() {
         return refuse("there is no such file or folder");
     }
-    match path.extension().map(|ext| ext.to_ascii_lowercase()) {
+    match path.extension().map(OsStr::to_ascii_lowercase) {
         Some(ext) if ext == "gguf" => Ok(ModelFormat::Gguf),
         Some(ext) if ext == "bin" => Ok(ModelFormat::Llama2C),
         Some(ext) if ext == "safetensors" => {

@@ -33,7 +33,7 @@ impl Default for Tools {
         Self {
             python: python.into(),
             npm: npm.into(),
-            stall_limit: Duration::from_secs(300),
+            stall_limit: Duration::from_mins(5),
         }
     }
 }
@@ -62,7 +62,7 @@ impl Tools {
             stall_limit: self.stall_limit,
             download_bytes: piece.download_bytes,
         };
-        run.to_end(on_bytes)?;
+        run.finish(on_bytes)?;
         find_package(work, extension).ok_or_else(|| SourceError::BadArchive {
             archive: piece.package.clone(),
             reason: format!("the download left no .{extension} file"),
@@ -125,7 +125,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_end(mut self, on_bytes: &mut dyn FnMut(u64)) -> Result<(), SourceError> {
+    fn finish(mut self, on_bytes: &mut dyn FnMut(u64)) -> Result<(), SourceError> {
         let log = self.work.join("stderr.log");
         let stderr = File::create(&log).map_err(SourceError::disk("create", &log, self.download_bytes))?;
         self.command

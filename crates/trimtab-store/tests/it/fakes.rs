@@ -45,7 +45,7 @@ impl Place {
         Tools {
             python: self.path("python"),
             npm: self.path("npm"),
-            stall_limit: Duration::from_secs(60),
+            stall_limit: Duration::from_mins(1),
         }
     }
 

@@ -257,12 +257,15 @@ fn the_cache_of_the_hubs_own_tools_is_used_if_its_content_is_right() {
     }
 }
 
-/// A repository with the given files; those with a hash are large files.
-fn repository(files: Vec<(&'static str, &'static [u8], bool)>) -> Server {
+/// Name, content, and whether it is a large file, of which the hub gives the hash.
+type RepositoryFile = (&'static str, &'static [u8], bool);
+
+/// A hub with the one repository `o/n`, at the commit `c0ffee`.
+fn repository(files: Vec<RepositoryFile>) -> Server {
     Server::start(move |request, _| {
         let path = request.line.split(' ').nth(1).unwrap_or_default();
         if path.starts_with("/api/models/o/n/revision/") {
-            let describe = |(name, content, is_large): &(&str, &[u8], bool)| {
+            let describe = |(name, content, is_large): &RepositoryFile| {
                 let lfs = if *is_large {
                     format!(r#", "lfs": {{"sha256": "{}"}}"#, sha(content))
                 } else {
@@ -357,7 +360,7 @@ fn a_repository_of_safetensors_becomes_a_folder() {
 
 #[test]
 fn repositories_without_a_model_or_with_tricks_are_refused() {
-    let cases: [(Vec<(&'static str, &'static [u8], bool)>, &str); 3] = [
+    let cases: [(Vec<RepositoryFile>, &str); 3] = [
         (vec![("README.md", b"no", false)], "no model file"),
         (vec![("../../../evil-Q8_0.gguf", b"evil", true)], "file name"),
         (vec![("n-IQ2_XXS.gguf", b"two", true)], "n-IQ2_XXS.gguf"),

@@ -150,7 +150,7 @@ fn write_answer(mut connection: TcpStream, request: &Request, answer: &Answer) {
         answer.body.len()
     );
     for (key, value) in &answer.headers {
-        head.push_str(&format!("{key}: {value}\r\n"));
+        head.extend([key, ": ", value, "\r\n"]);
     }
     let _ = connection.write_all(format!("{head}\r\n").as_bytes());
     if !request.line.starts_with("HEAD") {
