@@ -79,7 +79,7 @@ fn silu_mul_slice(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 /// `sqrt(2 / pi)`, twice: `(1 + tanh(u)) / 2 = 1 / (1 + e^-2u)`.
-const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
 
 #[inline(always)]
 fn gelu_tanh_mul_slice(gate: &[f32], up: &[f32], out: &mut [f32]) {

@@ -10,15 +10,10 @@
 //! All precisions share one geometry: outputs come in panels of [`PANEL`] and every kernel computes a small tile
 //! (rows x panels) over the whole input length. It does not know models, tokens or files.
 #![allow(
-    clippy::inline_always,
-    reason = "one generic body is compiled for several instruction sets, which works only if it is inlined"
-)]
-#![allow(
     clippy::cast_ptr_alignment,
     reason = "the loads and stores behind these pointers are unaligned ones"
 )]
 
-mod aligned;
 mod float;
 mod int4;
 mod int8;
@@ -30,11 +25,11 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-use aligned::AlignedBytes;
 use float::PackedFloat;
 use int4::PackedInt4;
 use int8::PackedInt8;
 
+use crate::aligned::AlignedBytes;
 pub use crate::isa::{Isa, isa_name};
 use crate::pool::Pool;
 

@@ -10,6 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use memmap2::MmapMut;
 
 use crate::LANES;
+use crate::aligned::Plain;
 
 /// Positions per block.
 pub const BLOCK_LEN: usize = 16;
@@ -194,8 +195,8 @@ impl KvCache {
     }
 }
 
-/// A format of [`KvStorage`]. Implementors are numbers: any bit pattern is a value.
-pub(crate) trait Stored: Copy {
+/// A format of [`KvStorage`].
+pub(crate) trait Stored: Plain {
     const STORAGE: KvStorage;
     fn from_f32s(values: &[f32], stored: &mut [Self]);
 }

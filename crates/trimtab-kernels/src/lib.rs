@@ -11,11 +11,13 @@
 )]
 
 pub mod activation;
+mod aligned;
 pub mod attention;
 mod exp;
 pub mod gemm;
 mod isa;
 pub mod kv_cache;
+mod lanes;
 pub mod mapping;
 pub mod norm;
 pub mod pool;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::PANEL;
-use super::aligned::AlignedBytes;
 use super::kernel::{FloatKernel, Sums, TileArgs, Weight, float_kernel};
 use super::split::Split;
+use crate::aligned::AlignedBytes;
 use crate::isa::Isa;
 use crate::pool::{DisjointSlice, Pool};
 

@@ -6,12 +6,12 @@
 
 use half::bf16;
 
-use super::aligned::AlignedBytes;
 use super::float::store_rows;
 use super::kernel::{BLOCK, BLOCK_BYTES, Int4Kernel, Int4Tile, Sums, int4_kernel, int4_panel_bytes};
 use super::quantise::{Planes, nearest_levels, negated_block_sums, quantise_row};
 use super::split::Split;
 use super::{GemmScratch, PANEL};
+use crate::aligned::AlignedBytes;
 use crate::isa::Isa;
 use crate::pool::{DisjointSlice, Pool};
 

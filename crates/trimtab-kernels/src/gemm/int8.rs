@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::aligned::AlignedBytes;
 use super::kernel::{Int8Kernel, K_STEP, ROW_PADDING, Sums, TileArgs, act_offset, int8_kernels};
 use super::quantise::{Planes, ScaleArgs, quantise_row, scale_tile};
 use super::split::Split;
 use super::{GemmScratch, PANEL};
+use crate::aligned::AlignedBytes;
 use crate::isa::Isa;
 use crate::pool::{DisjointSlice, Pool};
 

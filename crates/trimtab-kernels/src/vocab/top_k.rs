@@ -26,7 +26,7 @@ pub fn top_k_row(logits: &[f32], k: usize) -> Vec<u32> {
             }
         }
     }
-    best.entries.sort_unstable_by(better_first);
+    best.entries.sort_unstable_by(|a, b| better_first(*a, *b));
     best.entries.truncate(k);
     best.entries.into_iter().map(|(idx, _)| idx).collect()
 }
@@ -41,8 +41,9 @@ struct Best {
 
 impl Best {
     fn may_enter(&self, block: &[f32]) -> bool {
-        self.threshold
-            .is_none_or(|threshold| block.iter().fold(false, |any, &logit| any | (logit > threshold)))
+        // Counting does not stop early, so that it is vectorised.
+        let is_above = |threshold| block.iter().filter(|&&logit| logit > threshold).count() > 0;
+        self.threshold.is_none_or(is_above)
     }
 
     fn offer(&mut self, idx: u32, logit: f32) {
@@ -51,7 +52,9 @@ impl Best {
         }
         self.entries.push((idx, logit));
         if self.entries.len() >= self.k.saturating_mul(2) {
-            let (_, kth, _) = self.entries.select_nth_unstable_by(self.k - 1, better_first);
+            let (_, kth, _) = self
+                .entries
+                .select_nth_unstable_by(self.k - 1, |a, b| better_first(*a, *b));
             self.threshold = Some(kth.1);
             self.entries.truncate(self.k);
         }
@@ -59,7 +62,7 @@ impl Best {
 }
 
 /// Larger logits first, then lower indices.
-fn better_first(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+fn better_first(a: (u32, f32), b: (u32, f32)) -> Ordering {
     b.1.partial_cmp(&a.1)
         .unwrap_or(Ordering::Equal)
         .then(a.0.cmp(&b.0))

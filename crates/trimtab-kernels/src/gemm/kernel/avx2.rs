@@ -1,75 +1,18 @@
 //! Kernels for AVX2 with FMA: two 256-bit registers make one panel.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
-    _mm256_storeu_si256,
+    __m256i, _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
-use super::float_tile::{Lanes, Weight, peak, tile};
+use super::float_tile::{Weight, peak, tile};
 use super::{
     BLOCK, BLOCK_BYTES, FloatKernel, Int4Kernel, Int4Tile, Int8Kernel, PANEL, Peak, Sums, TileArgs,
     portable::nothing,
 };
-
-#[derive(Clone, Copy)]
-struct Pair(__m256, __m256);
-
-impl Pair {
-    /// Eight readable values; no alignment.
-    #[inline(always)]
-    unsafe fn widen(ptr: *const half::bf16) -> __m256 {
-        // SAFETY: AVX2 is available and the values are readable by the caller's contract.
-        unsafe {
-            let bits = _mm_loadu_si128(ptr.cast::<__m128i>());
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
-        }
-    }
-}
-
-impl Lanes for Pair {
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        // SAFETY: AVX2 and FMA are available by the caller's contract, here and below.
-        let lanes = unsafe { _mm256_set1_ps(value) };
-        Self(lanes, lanes)
-    }
-
-    #[inline(always)]
-    unsafe fn load_f32(ptr: *const f32) -> Self {
-        // SAFETY: as above, and sixteen values are readable.
-        unsafe { Self(_mm256_loadu_ps(ptr), _mm256_loadu_ps(ptr.add(8))) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(ptr: *const half::bf16) -> Self {
-        // SAFETY: as above, and sixteen values are readable.
-        unsafe { Self(Self::widen(ptr), Self::widen(ptr.add(8))) }
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(self, factor: Self, weight: Self) -> Self {
-        // SAFETY: as above.
-        unsafe {
-            Self(
-                _mm256_fmadd_ps(factor.0, weight.0, self.0),
-                _mm256_fmadd_ps(factor.1, weight.1, self.1),
-            )
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, ptr: *mut f32) {
-        // SAFETY: as above, and sixteen values are writable.
-        unsafe {
-            _mm256_storeu_ps(ptr, self.0);
-            _mm256_storeu_ps(ptr.add(8), self.1);
-        }
-    }
-}
+use crate::lanes::avx2::Pair;
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn float_tile<W: Weight>(args: &TileArgs<f32, W>, sums: &mut Sums<f32>) {

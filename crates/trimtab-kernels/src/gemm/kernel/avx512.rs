@@ -1,53 +1,17 @@
 //! Kernels for AVX-512: fused multiply-add on floats, VNNI dot products on bytes.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_si512,
 };
 
-use super::float_tile::{Lanes, Weight, peak, tile};
+use super::float_tile::{Weight, peak, tile};
 use super::{
     BLOCK, BLOCK_BYTES, FloatKernel, Int4Kernel, Int4Tile, Int8Kernel, PANEL, Peak, Sums, TileArgs,
     portable::nothing,
 };
-
-impl Lanes for __m512 {
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        // SAFETY: AVX-512 is available by the caller's contract.
-        unsafe { _mm512_set1_ps(value) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_f32(ptr: *const f32) -> Self {
-        // SAFETY: as above, and sixteen values are readable.
-        unsafe { _mm512_loadu_ps(ptr) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(ptr: *const half::bf16) -> Self {
-        // SAFETY: as above, and sixteen values are readable.
-        unsafe {
-            let bits = _mm256_loadu_si256(ptr.cast::<__m256i>());
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(self, factor: Self, weight: Self) -> Self {
-        // SAFETY: AVX-512 is available by the caller's contract.
-        unsafe { _mm512_fmadd_ps(factor, weight, self) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, ptr: *mut f32) {
-        // SAFETY: as above, and sixteen values are writable.
-        unsafe { _mm512_storeu_ps(ptr, self) };
-    }
-}
+use crate::lanes::Lanes;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn float_tile<W: Weight>(args: &TileArgs<f32, W>, sums: &mut Sums<f32>) {

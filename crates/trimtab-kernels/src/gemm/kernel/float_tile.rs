@@ -3,23 +3,9 @@
 //! Each output is `fma(a[k], w[k], sum)` for `k` rising from 0, starting from zero, in every shape of tile. That is
 //! the whole argument for batch invariance, so no kernel may split `k`.
 
-use super::super::aligned::Plain;
 use super::{PANEL, Sums, TileArgs};
-
-/// Sixteen `f32` lanes in the registers of one instruction set.
-///
-/// Every function is unsafe because it may compile to instructions that the machine lacks.
-pub(in super::super) trait Lanes: Copy {
-    unsafe fn splat(value: f32) -> Self;
-    /// Sixteen readable values; no alignment.
-    unsafe fn load_f32(ptr: *const f32) -> Self;
-    /// Sixteen readable values, widened; no alignment.
-    unsafe fn load_bf16(ptr: *const half::bf16) -> Self;
-    /// `self + factor * weight`, fused where the target can.
-    unsafe fn mul_add(self, factor: Self, weight: Self) -> Self;
-    /// Sixteen writable values; no alignment.
-    unsafe fn store(self, ptr: *mut f32);
-}
+use crate::aligned::Plain;
+use crate::lanes::Lanes;
 
 /// A stored float format.
 pub(in super::super) trait Weight: Plain + Default + Send + Sync + 'static {

@@ -1,51 +1,8 @@
 //! Kernels in plain Rust: the reference that every other path must equal.
 
-use super::float_tile::{Lanes, Weight, peak, tile};
+use super::float_tile::{Weight, peak, tile};
 use super::{BLOCK, BLOCK_BYTES, FloatKernel, Int4Kernel, Int4Tile, Int8Kernel, PANEL, Peak, Sums, TileArgs};
-
-/// Sixteen lanes that the compiler maps to whatever registers the target has.
-#[derive(Clone, Copy)]
-struct Array([f32; PANEL]);
-
-impl Lanes for Array {
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        Self([value; PANEL])
-    }
-
-    #[inline(always)]
-    unsafe fn load_f32(ptr: *const f32) -> Self {
-        // SAFETY: sixteen values are readable by the caller's contract.
-        Self(unsafe { ptr.cast::<[f32; PANEL]>().read_unaligned() })
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(ptr: *const half::bf16) -> Self {
-        // SAFETY: sixteen values are readable by the caller's contract; `bf16` is transparent over `u16`.
-        let bits = unsafe { ptr.cast::<[u16; PANEL]>().read_unaligned() };
-        Self(bits.map(|b| f32::from_bits(u32::from(b) << 16)))
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(self, factor: Self, weight: Self) -> Self {
-        let mut sums = self.0;
-        for ((sum, a), w) in sums.iter_mut().zip(factor.0).zip(weight.0) {
-            // Without the instruction a fused product is a slow library call, so targets that lack it round twice.
-            *sum = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-                a.mul_add(w, *sum)
-            } else {
-                a * w + *sum
-            };
-        }
-        Self(sums)
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, ptr: *mut f32) {
-        // SAFETY: sixteen values are writable by the caller's contract.
-        unsafe { ptr.cast::<[f32; PANEL]>().write_unaligned(self.0) };
-    }
-}
+use crate::lanes::portable::Array;
 
 unsafe fn float_tile<W: Weight>(args: &TileArgs<f32, W>, sums: &mut Sums<f32>) {
     // SAFETY: the caller's contract is that of `tile`; plain Rust needs no instruction set.
