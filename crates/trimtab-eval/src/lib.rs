@@ -1,1 +1,48 @@
-//! Part of Trimtab.
+//! Numbers and reports: reward, win rate and distance from the reference, each with an interval.
+//!
+//! The key decision: a number says what it is. A KL is [`KlKind::Exact`], a bound or an estimate, and carries that
+//! word through JSON, table and figure, because a point that sits at an upper bound and a point that was measured do
+//! not belong on one axis unmarked. Every mean is over prompts, and so is every interval; win rates are against
+//! held-out responses of the reference, since a method judged by samples it chose from would be its own judge.
+//!
+//! The layers, each knowing only those before it: rewards of one prompt ([`RewardSample`]), laws of best-of-N on them
+//! ([`kl`], [`win_rate`], [`best_of_n_curve`]), intervals over prompts ([`confidence`]), points ([`Frontier`]) from
+//! samples ([`PromptRun`]), and the [`Report`] of points as JSON, CSV, HTML and text. All but the last writes nothing.
+//! A report is a function of samples and seed: the same bytes on every run. No clock, no model, no tokenizer here.
+//!
+//! ```
+//! use trimtab_eval::{RewardSample, best_of_n_bound_nats, best_of_n_kl_estimate_nats, expected_best_reward};
+//!
+//! // Eight responses to one prompt; four of them tie for the best reward.
+//! let pool = RewardSample::try_new(&[0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])?;
+//! let estimate = best_of_n_kl_estimate_nats(&pool, 4).expect("there is more than one response");
+//! assert!(estimate < best_of_n_bound_nats(4), "ties bring best-of-4 nearer to the reference than the bound");
+//! assert!(expected_best_reward(&pool, 4) > expected_best_reward(&pool, 1));
+//! # Ok::<(), trimtab_eval::EvalError>(())
+//! ```
+
+pub mod best_of_n_curve;
+pub mod confidence;
+mod error;
+pub mod frontier;
+pub mod kl;
+pub mod report;
+pub mod reward_sample;
+pub mod samples;
+pub mod win_rate;
+
+pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
+pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
+pub use error::EvalError;
+pub use frontier::{Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, RunFacts};
+pub use kl::{
+    KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, best_of_n_kl_nats, blockwise_bound_nats,
+    log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,
+};
+pub use report::{Example, ExampleAnswer, Report, ReportFiles};
+pub use reward_sample::{RewardClass, RewardSample};
+pub use samples::{PromptRun, ReferenceSamples, Scored};
+pub use win_rate::{
+    best_of_n_win_rate, best_of_n_win_rate_against, best_of_n_win_rate_estimate,
+    best_of_n_win_rate_without_ties, win_rate,
+};

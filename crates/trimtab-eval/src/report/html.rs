@@ -1,0 +1,251 @@
+//! The report as one page: no script, nothing fetched, readable on a phone and in the dark.
+//!
+//! Every text passes through the template's escaping; nothing of a model's output is ever markup.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::figure::{Figure, series_class};
+use super::{Example, ExampleAnswer, Report, figures, numbers};
+use crate::confidence::Interval;
+use crate::frontier::{Frontier, FrontierPoint};
+
+const STYLE: &str = include_str!("style.css");
+
+impl Report {
+    /// The page.
+    pub fn to_html(&self) -> String {
+        let frontier = &self.frontier;
+        let facts = &frontier.facts;
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { "Reward frontier of " (facts.model) }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    main {
+                        (header(frontier))
+                        (points_table(frontier))
+                        section.figures aria-label="Figures" {
+                            (figure(&figures::reward_by_kl(frontier), reward_caption(frontier)))
+                            (figure(&figures::win_rate_by_kl(frontier), win_rate_caption(frontier)))
+                            (figure(&figures::win_rate_by_tokens(frontier), tokens_caption(frontier)))
+                            (legend(frontier))
+                        }
+                        (examples(&self.examples, frontier))
+                        (facts_list(frontier))
+                    }
+                }
+            }
+        };
+        page.into_string() + "\n"
+    }
+}
+
+fn percent(frontier: &Frontier) -> String {
+    format!("{}%", (frontier.confidence_level * 1000.0).round() / 10.0)
+}
+
+fn header(frontier: &Frontier) -> Markup {
+    let facts = &frontier.facts;
+    html! {
+        header {
+            h1 { "What decoding buys: " (facts.model) }
+            p.lead {
+                "Reward " code { (facts.reward) } " (" (facts.reward_unit) ") of the answers, how often they beat the \
+                 model\u{2019}s own, and how far each method moves from the model. Means over "
+                (frontier.num_prompts) " prompts; brackets and bars are " (percent(frontier))
+                " intervals over prompts."
+            }
+        }
+    }
+}
+
+fn points_table(frontier: &Frontier) -> Markup {
+    let facts = &frontier.facts;
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Results by method" {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "Method" }
+                        th scope="col" { "Mean reward" small { (facts.reward_unit) } }
+                        th scope="col" { "Gain over reference" small { (facts.reward_unit) ", paired by prompt" } }
+                        th scope="col" { "Win rate" small { "against the reference, ties half" } }
+                        th scope="col" { "KL from reference" small { "nats" } }
+                        th scope="col" { "Tokens per answer" small { "discarded ones included" } }
+                        th scope="col" { "Tokens" small { "in all" } }
+                    }
+                }
+                tbody {
+                    @for (series, point) in frontier.points.iter().enumerate() { (point_row(series, point)) }
+                }
+            }
+        }
+    }
+}
+
+fn point_row(series: usize, point: &FrontierPoint) -> Markup {
+    html! {
+        tr {
+            th scope="row" {
+                span class=(series_class("swatch", series)) aria-hidden="true" {}
+                code { (point.method) }
+            }
+            (number_cell(point.reward_mean, point.reward_ci))
+            (number_cell(point.reward_gain, point.reward_gain_ci))
+            (number_cell(point.win_rate, point.win_rate_ci))
+            (kl_cell(point))
+            (number_cell(point.tokens_per_answer, point.tokens_per_answer_ci))
+            td { (numbers::count(point.tokens_generated)) }
+        }
+    }
+}
+
+fn number_cell(value: f64, interval: Option<Interval>) -> Markup {
+    html! { td { (numbers::number(value)) small { (numbers::interval(interval)) } } }
+}
+
+fn kl_cell(point: &FrontierPoint) -> Markup {
+    html! {
+        td {
+            (numbers::kl(point)) " " span.kind { (point.kl_kind.name()) }
+            @if let Some(estimate) = point.kl_estimate_nats {
+                small {
+                    "estimate " (numbers::number(estimate))
+                    @if point.kl_estimate_ci.is_some() { " " (numbers::interval(point.kl_estimate_ci)) }
+                }
+            } @else if point.kl_ci.is_some() {
+                small { (numbers::interval(point.kl_ci)) }
+            }
+        }
+    }
+}
+
+fn figure(figure: &Figure, caption: Markup) -> Markup {
+    html! { figure { figcaption { (caption) } (figure.to_svg()) } }
+}
+
+fn reward_caption(frontier: &Frontier) -> Markup {
+    html! {
+        b { "Reward against distance." } " Mean reward (" (frontier.facts.reward_unit) ") and KL in nats, with "
+        (percent(frontier)) " intervals."
+    }
+}
+
+fn win_rate_caption(frontier: &Frontier) -> Markup {
+    html! {
+        b { "Win rate against distance." } " Share of pairs with a reference answer that are won, ties half, with "
+        (percent(frontier)) " intervals."
+    }
+}
+
+fn tokens_caption(frontier: &Frontier) -> Markup {
+    html! {
+        b { "Win rate against cost." } " Tokens drawn for one answer, those of discarded candidates included, with "
+        (percent(frontier)) " intervals."
+    }
+}
+
+fn legend(frontier: &Frontier) -> Markup {
+    let most = frontier
+        .best_of_n_curve
+        .last()
+        .map_or(0, |point| point.num_candidates);
+    html! {
+        section.legend aria-label="How to read the figures" {
+            ul {
+                li { (key(&html! { circle cx="13" cy="8" r="4.5" {} }))
+                    b { "exact" } ": divergences of each step summed in full; the interval is from the responses drawn." }
+                li { (key(&html! { polygon points="7,8 17,2.5 17,13.5" {} }))
+                    b { "bound" } ": the true KL is at most this, log N \u{2212} (N\u{2212}1)/N for the best of N." }
+                li { (key(&html! { line.to-estimate x1="6" x2="26" y1="8" y2="8" {} circle.hollow cx="6" cy="8" r="3.5" {} }))
+                    b { "estimate" } ": where answers with equal reward put it, by the rewards seen." }
+                li { (key(&html! { polygon points="7.5,8 13,2.5 18.5,8 13,13.5" {} }))
+                    b { "estimate only" } ": mean log-ratio of the answers under method and reference." }
+                @if most > 1 {
+                    li { (key(&html! { line.curve x1="0" x2="26" y1="8" y2="8" {} }))
+                        b { "best-of-N in closed form" } ": N from 1 to " (most)
+                        ", at its bound, by order statistics of the reference\u{2019}s rewards; dots at powers of two." }
+                    li { (key(&html! { line.curve.ideal x1="0" x2="26" y1="8" y2="8" {} }))
+                        b { "N/(N+1)" } ": the same if no two rewards were equal." }
+                }
+            }
+        }
+    }
+}
+
+fn key(shape: &Markup) -> Markup {
+    html! { svg.key viewBox="0 0 26 16" width="26" height="16" aria-hidden="true" { g.mark { (shape) } } }
+}
+
+fn examples(examples: &[Example], frontier: &Frontier) -> Markup {
+    html! {
+        @if !examples.is_empty() {
+            section aria-labelledby="examples" {
+                h2 id="examples" { "Answers" }
+                @for (idx, example) in examples.iter().enumerate() {
+                    details open[idx == 0] {
+                        summary { (example.prompt) }
+                        div.answers { @for answer in &example.answers { (example_answer(answer, frontier)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn example_answer(answer: &ExampleAnswer, frontier: &Frontier) -> Markup {
+    let series = frontier
+        .points
+        .iter()
+        .position(|point| point.method == answer.method)
+        .unwrap_or(0);
+    html! {
+        article class=(series_class("answer", series)) {
+            h3 {
+                code { (answer.method) }
+                span { "reward " (numbers::number(answer.reward)) " " (frontier.facts.reward_unit) }
+            }
+            p { @if answer.text.trim().is_empty() { i { "(empty)" } } @else { (answer.text) } }
+        }
+    }
+}
+
+fn facts_list(frontier: &Frontier) -> Markup {
+    let facts = &frontier.facts;
+    let rows = [
+        ("model", facts.model.clone()),
+        ("weights (SHA-256)", facts.model_sha256.clone()),
+        ("precision", facts.precision.clone()),
+        ("reward", format!("{} ({})", facts.reward, facts.reward_unit)),
+        ("prompts", frontier.num_prompts.to_string()),
+        (
+            "reference answers",
+            format!(
+                "{} in all, drawn apart from every method\u{2019}s",
+                frontier.num_references
+            ),
+        ),
+        (
+            "intervals",
+            format!(
+                "{}, BCa bootstrap over prompts, {} resamples",
+                percent(frontier),
+                frontier.num_resamples
+            ),
+        ),
+        ("seed", facts.seed.to_string()),
+        ("configuration (SHA-256)", facts.config_sha256.clone()),
+        ("program", format!("trimtab {}", facts.version)),
+    ];
+    html! {
+        section aria-labelledby="run" {
+            h2 id="run" { "The run" }
+            dl { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! How numbers read in tables, for people. Knows no layout.
+
+use super::axis::with_minus;
+use crate::confidence::Interval;
+use crate::frontier::FrontierPoint;
+
+/// A number with as many decimals as four significant digits need, at most three.
+pub(super) fn number(value: f64) -> String {
+    let num_decimals = match value.abs() {
+        large if large >= 1000.0 => 0,
+        large if large >= 100.0 => 1,
+        medium if medium >= 10.0 => 2,
+        _ => 3,
+    };
+    with_minus(&format!("{value:.num_decimals$}"))
+}
+
+/// `[lo, hi]`, or what is said where there is no interval.
+pub(super) fn interval(interval: Option<Interval>) -> String {
+    interval.map_or_else(
+        || "no interval".to_owned(),
+        |ends| format!("[{}, {}]", number(ends.lo), number(ends.hi)),
+    )
+}
+
+/// The KL with its kind: `≤ 1.835` for a bound, `≈` for an estimate.
+pub(super) fn kl(point: &FrontierPoint) -> String {
+    let sign = match point.kl_kind {
+        crate::KlKind::Exact => "",
+        crate::KlKind::Bound => "\u{2264} ",
+        crate::KlKind::Estimate => "\u{2248} ",
+    };
+    format!("{sign}{}", number(point.kl_nats))
+}
+
+/// A count with thin spaces between groups of three digits.
+pub(super) fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut grouped = String::new();
+    for (idx, digit) in digits.chars().enumerate() {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_four_digits() {
+        let check = |value: f64, expect: &str| assert_eq!(number(value), expect);
+        check(0.0, "0.000");
+        check(-1.83512, "\u{2212}1.835");
+        check(12.3456, "12.35");
+        check(512.04, "512.0");
+        check(20_480.4, "20480");
+        assert_eq!(count(0), "0");
+        assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
+    }
+}
