@@ -14,7 +14,7 @@ pub enum StoreError {
     #[error(
         "unknown model {name:?}{}; expected one of {}, an org/name of the model hub, or the path of a .gguf file, \
          a safetensors folder or a llama2.c .bin file",
-        nearest.as_ref().map(|near| format!(", did you mean {near:?}?")).unwrap_or_default(),
+        nearest.as_ref().map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default(),
         known.join(", ")
     )]
     UnknownModel {
@@ -71,14 +71,15 @@ pub enum StoreError {
     },
     /// The disk is full. What was fetched so far is kept, so that the next call goes on from there.
     #[error(
-        "disk full while writing {}: {needed_bytes} more bytes are needed; free some space or set TRIMTAB_HOME to a \
+        "disk full while writing {}{}; free some space or set TRIMTAB_HOME to a \
          folder on another disk, then run the same command again (what was fetched is kept)",
-        path.display()
+        path.display(),
+        needed(*needed_bytes)
     )]
     DiskFull {
         /// The file being written.
         path: PathBuf,
-        /// Bytes still missing from that file.
+        /// Bytes still missing from that file; zero if that is not known.
         needed_bytes: u64,
     },
     /// A file operation failed.
@@ -135,6 +136,14 @@ pub struct SourceFailure {
     pub source: String,
     /// The reason.
     pub error: SourceError,
+}
+
+fn needed(needed_bytes: u64) -> String {
+    if needed_bytes == 0 {
+        String::new()
+    } else {
+        format!(": {needed_bytes} more bytes are needed")
+    }
 }
 
 fn kept(kept_bytes: u64, kept_in: &Path) -> String {
@@ -246,11 +255,11 @@ pub enum SourceError {
         got_bytes: u64,
     },
     /// The disk is full; see [`StoreError::DiskFull`].
-    #[error("disk full while writing {}: {needed_bytes} more bytes are needed", path.display())]
+    #[error("disk full while writing {}{}", path.display(), needed(*needed_bytes))]
     DiskFull {
         /// The file being written.
         path: PathBuf,
-        /// Bytes still missing from that file.
+        /// Bytes still missing from that file; zero if that is not known.
         needed_bytes: u64,
     },
     /// A file operation failed.

@@ -241,7 +241,17 @@ impl Transfer<'_> {
         if let Some(token) = &self.hub.config.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.config().max_redirects(0).build();
+        // A hub that connects but does not answer is not worth the patience of a transfer.
+        let answer_within = self
+            .hub
+            .config
+            .read_timeout
+            .min(2 * self.hub.config.connect_timeout);
+        let request = request
+            .config()
+            .max_redirects(0)
+            .timeout_recv_response(Some(answer_within))
+            .build();
         let response = request.call().map_err(|error| unreachable(&self.url, &error))?;
         // A mirror that does not answer HEAD is asked again by GET.
         if !matches!(response.status().as_u16(), 200..400 | 405 | 501) {

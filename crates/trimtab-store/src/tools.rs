@@ -2,13 +2,15 @@
 //! apply without a word here. Progress is the growth of the folder they write to.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::SourceError;
+use crate::hash::read_some;
 use crate::layout::dir_bytes;
 use crate::table::{Piece, SourceKind};
 
@@ -95,15 +97,16 @@ impl Tools {
         command
     }
 
-    /// npm's cache is placed inside `work`, so that its growth shows and nothing is left behind.
+    /// npm's cache is placed inside `work`, so that its growth shows and nothing is left behind. Its own pauses
+    /// between attempts add up to 70 seconds without a network.
     fn npm_command(&self, piece: &Piece, work: &Path) -> Command {
         let mut command = Command::new(&self.npm);
+        command.args(["pack", "--ignore-scripts", "--loglevel", "error"]);
         command.args([
-            "pack",
-            "--silent",
-            "--ignore-scripts",
-            "--loglevel",
-            "error",
+            "--fetch-retry-mintimeout",
+            "1000",
+            "--fetch-retry-maxtimeout",
+            "5000",
             "--cache",
         ]);
         command
@@ -126,13 +129,11 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn finish(mut self, on_bytes: &mut dyn FnMut(u64)) -> Result<(), SourceError> {
-        let log = self.work.join("stderr.log");
-        let stderr = File::create(&log).map_err(SourceError::disk("create", &log, self.download_bytes))?;
         self.command
             .current_dir(self.work)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(stderr);
+            .stderr(Stdio::piped());
         for variable in ["TMPDIR", "TEMP", "TMP"] {
             self.command.env(variable, self.work);
         }
@@ -146,16 +147,19 @@ impl Run<'_> {
             }
             _ => SourceError::io("start", Path::new(self.command.get_program()))(error),
         })?;
-        let status = self.wait(Ended(child), on_bytes)?;
+        let mut child = Ended(child);
+        let errors = child.0.stderr.take().map(read_aside);
+        let status = self.wait(&mut child, on_bytes)?;
         if status.success() {
-            Ok(())
-        } else {
-            Err(self.failure(&status.to_string(), &read_tail(&log)))
+            return Ok(());
         }
+        // A program that the child left behind may hold the pipe open.
+        let text = errors.and_then(|errors| errors.recv_timeout(Duration::from_secs(1)).ok());
+        Err(self.failure(&status.to_string(), &text.unwrap_or_default()))
     }
 
     /// Polls with a growing pause, so that short runs end at once and long ones cost nothing.
-    fn wait(&self, mut child: Ended, on_bytes: &mut dyn FnMut(u64)) -> Result<ExitStatus, SourceError> {
+    fn wait(&self, child: &mut Ended, on_bytes: &mut dyn FnMut(u64)) -> Result<ExitStatus, SourceError> {
         let mut pause = Duration::from_millis(2);
         let (mut last_bytes, mut last_growth) = (0, Instant::now());
         loop {
@@ -179,29 +183,58 @@ impl Run<'_> {
         }
     }
 
-    fn failure(&self, status: &str, message: &str) -> SourceError {
-        if message.contains("No space left") || message.contains("ENOSPC") {
+    fn failure(&self, status: &str, text: &str) -> SourceError {
+        let has_any = |signs: &[&str]| signs.iter().any(|sign| text.contains(sign));
+        if has_any(&["No space left", "ENOSPC"]) {
             return SourceError::DiskFull {
                 path: self.work.to_owned(),
                 needed_bytes: self.download_bytes,
             };
         }
         let tool = self.command.get_program().to_string_lossy().into_owned();
-        if message.contains("No module named pip") {
+        if has_any(&["No module named pip"]) {
             return SourceError::ToolMissing {
                 tool: format!("pip (for {tool})"),
                 remedy: self.remedy,
             };
         }
-        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
-        let command = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+        let command = self.label();
+        if has_any(&NETWORK_SIGNS) {
+            let url = format!("the package registry (`{command}`)");
+            return SourceError::Unreachable {
+                url,
+                reason: cause(text),
+            };
+        }
         SourceError::ToolFailed {
             command,
             status: status.to_owned(),
-            message: message.to_owned(),
+            message: cause(text),
         }
     }
+
+    /// The command line without options, such as `python3 -m pip download p==1`.
+    fn label(&self) -> String {
+        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+        let verb = words
+            .iter()
+            .position(|word| *word == "download" || *word == "pack")
+            .unwrap_or(0);
+        let package = words.last().map_or("", |word| word.as_ref());
+        format!("{} {package}", words[..=verb].join(" "))
+    }
 }
+
+/// Words by which pip and npm tell that they got no connection.
+const NETWORK_SIGNS: [&str; 6] = [
+    "connection broken by",
+    "Max retries",
+    "ENOTFOUND",
+    "ECONNREFUSED",
+    "EAI_AGAIN",
+    "ETIMEDOUT",
+];
 
 /// Ends the child if it is still running when the caller leaves early.
 struct Ended(Child);
@@ -214,19 +247,44 @@ impl Drop for Ended {
     }
 }
 
-/// The last lines of a program's error output, which name the cause in both pip and npm.
-fn read_tail(log: &Path) -> String {
-    const MAX_LINES: usize = 4;
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
+/// Reads a program's error output in a thread of its own, so that a full pipe never stops the program. The text is
+/// sent once the program has closed its end; a disk that is full does not swallow it.
+fn read_aside(mut stderr: ChildStderr) -> mpsc::Receiver<String> {
+    const KEPT_BYTES: usize = 64 * 1024;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(len @ 1..) = read_some(&mut stderr, &mut buffer) {
+            text.extend_from_slice(&buffer[..len]);
+            let surplus = text.len().saturating_sub(KEPT_BYTES);
+            text.drain(..surplus);
+        }
+        // Nobody listens if the program ended well.
+        let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
+    });
+    receiver
+}
+
+/// The lines of a program's error output that name the cause: the first ones and the last, without warnings, call
+/// stacks and advice.
+fn cause(text: &str) -> String {
+    const NOISE: [&str; 5] = [
+        "WARNING:",
+        "    at ",
+        "complete log of this run",
+        "behind a proxy",
+        "[notice]",
+    ];
+    let is_noise = |line: &str| NOISE.iter().any(|noise| line.contains(noise));
+    let words = |line: &'_ str| line.trim().trim_start_matches("npm error").trim().to_owned();
+    let lines = text.lines().filter(|line| !is_noise(line)).map(words);
+    let lines: Vec<String> = lines
+        .filter(|line| line.contains(char::is_alphanumeric))
         .collect();
-    match &lines[lines.len().saturating_sub(MAX_LINES)..] {
+    match lines.as_slice() {
         [] => "it printed nothing".to_owned(),
-        tail => tail.join("; "),
+        [first, second, third, .., last] => [first, second, third, last].map(String::as_str).join("; "),
+        few => few.join("; "),
     }
 }
 
@@ -237,4 +295,27 @@ fn find_package(work: &Path, extension: &str) -> Option<PathBuf> {
             && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
     };
     entries.flatten().map(|entry| entry.path()).find(is_package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_taken_from_what_tools_print() {
+        for (text, expect) in [
+            ("", "it printed nothing"),
+            (
+                "WARNING: Retrying\nERROR: No version\nERROR: No match\n",
+                "ERROR: No version; ERROR: No match",
+            ),
+            (
+                "npm error code X\nnpm error network failed\nnpm error     at f (a.js)\nnpm error }\nnpm error\n",
+                "code X; network failed",
+            ),
+            ("a\nb\nc\nd\ne\n", "a; b; c; e"),
+        ] {
+            assert_eq!(cause(text), expect, "for {text:?}");
+        }
+    }
 }

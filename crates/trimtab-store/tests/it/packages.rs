@@ -240,6 +240,11 @@ fn tools_that_fail_hang_or_miss_are_named() {
     let (error, _) = only_failure(get(&place, &two_wheels()));
     assert!(error.to_string().starts_with("pip (for "), "got {error}");
 
+    fs::write(place.path("fail"), "npm error code ENOTFOUND\n").unwrap();
+    let (error, _) = only_failure(get(&place, &two_wheels()));
+    assert!(matches!(error, SourceError::Unreachable { .. }), "got {error}");
+    assert!(error.to_string().contains("check the network"), "got {error}");
+
     fs::write(place.path("hang"), "").unwrap();
     let tools = Tools {
         stall_limit: Duration::from_millis(20),
