@@ -72,7 +72,7 @@ pub enum StoreError {
     /// The disk is full. What was fetched so far is kept, so that the next call goes on from there.
     #[error(
         "disk full while writing {}{}; free some space or set TRIMTAB_HOME to a \
-         folder on another disk, then run the same command again (what was fetched is kept)",
+         folder on another disk, then run the same command again (what it can go on from is kept)",
         path.display(),
         needed(*needed_bytes)
     )]

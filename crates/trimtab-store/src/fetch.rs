@@ -133,6 +133,8 @@ pub(crate) fn fetch(
         let fetched = attempt
             .run(store, &stage, progress)
             .and_then(|fetched| record(recipe, &stage, fetched));
+        // This only saves space: the next call removes them as well.
+        let _ = stage.remove_work_folders();
         match fetched {
             Ok(manifest) => return publish(store, recipe, &stage, manifest),
             // The next source would fill the same disk.
@@ -148,8 +150,6 @@ pub(crate) fn fetch(
             }
         }
     }
-    // This only saves space: the next call removes them as well.
-    let _ = stage.remove_work_folders();
     let kept_bytes = dir_bytes(&stage.dir);
     Err(StoreError::AllSourcesFailed {
         name: recipe.name(),

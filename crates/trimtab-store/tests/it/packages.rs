@@ -277,6 +277,17 @@ fn a_full_disk_ends_the_call_and_keeps_what_is_there() {
     assert!(matches!(error, StoreError::DiskFull { .. }), "got {error}");
     assert!(error.to_string().contains("TRIMTAB_HOME"), "got {error}");
     assert_eq!(fs::read(place.home("partial/m/m.gguf.part")).unwrap(), A);
+    let left = place
+        .home("partial/m")
+        .read_dir()
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name());
+    assert!(
+        left.into_iter()
+            .all(|name| !name.to_string_lossy().starts_with("work")),
+        "a full disk stayed full"
+    );
 }
 
 #[test]
