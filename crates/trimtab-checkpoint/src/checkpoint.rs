@@ -194,7 +194,8 @@ impl Checkpoint {
             return Self::safetensors(folder, &config, vec![Storage::open(&single)?]);
         }
         let index = Storage::open(&index_path)?;
-        let shard_of = safetensors::parse_index(&index).map_err(|problem| index.malformed(problem))?;
+        let shard_of =
+            safetensors::parse_safetensors_index(&index).map_err(|problem| index.malformed(problem))?;
         let mut file_idx = HashMap::new();
         let mut files = Vec::new();
         for shard in shard_of.values() {

@@ -34,4 +34,5 @@ pub use error::{CheckpointError, FormatError};
 pub use llama2c::Llama2cHeader;
 pub use llama2c_tokenizer::{parse_llama2c_tokenizer, read_llama2c_tokenizer};
 pub use metadata::Metadata;
+pub use safetensors::parse_safetensors_index;
 pub use tensor::Tensor;

@@ -136,8 +136,11 @@ fn check_cover(
     Ok(())
 }
 
-/// The index of a sharded checkpoint: file name by tensor name.
-pub(crate) fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
+/// The index of a sharded safetensors checkpoint: file name by tensor name.
+///
+/// # Errors
+/// JSON of another form, two entries for one tensor, a file name that leads out of the index's folder.
+pub fn parse_safetensors_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: Pairs<String>,
