@@ -84,6 +84,10 @@ pub struct RopeConfig {
 /// A decoder-only transformer. All lengths are numbers of elements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent switch of a family, named in the files it is read from"
+)]
 pub struct ModelConfig {
     /// Family as the file names it, for reports only; no code branches on it.
     pub architecture: String,
@@ -178,13 +182,13 @@ impl ModelConfig {
             require(value > 0 && value < 1 << 28, field, value, "between 1 and 2^28")?;
         }
         require(
-            self.num_heads % self.num_kv_heads == 0,
+            self.num_heads.is_multiple_of(self.num_kv_heads),
             "num_kv_heads",
             self.num_kv_heads,
             "a divisor of num_heads",
         )?;
         require(
-            self.head_dim % 2 == 0,
+            self.head_dim.is_multiple_of(2),
             "head_dim",
             self.head_dim,
             "an even number",

@@ -154,9 +154,9 @@ impl Model {
                 RowInput::Token(token) => {
                     self.source.read_row(Role::Embedding, token.index(), target);
                     if self.config.embedding_scale != 1.0 {
-                        target
-                            .iter_mut()
-                            .for_each(|value| *value *= self.config.embedding_scale);
+                        for value in target {
+                            *value *= self.config.embedding_scale;
+                        }
                     }
                 }
             }

@@ -47,6 +47,7 @@ pub fn config_from_gguf(
         metadata,
         architecture,
     };
+    keys.refuse_softcapping()?;
     let sizes = Sizes::read(&keys, checkpoint)?;
     let is_gemma = family == Family::Gemma3;
     let config = ModelConfig {
@@ -157,13 +158,12 @@ fn score_scale(family: Family, sizes: &Sizes) -> f32 {
 
 /// Gemma 3 puts a global layer after every five sliding ones; the other families here have none that slide.
 fn layer_spans(keys: &Keys<'_>, family: Family, num_layers: usize) -> Result<Vec<AttentionSpan>, ModelError> {
-    const PATTERN_KEY: &str = "attention.sliding_window_pattern";
-    let window = keys.len("attention.sliding_window")?;
-    if family != Family::Gemma3 {
-        // Some converters store a window that the model does not use (Qwen 2); llama.cpp ignores it as well.
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    let window = keys.len("attention.sliding_window")?.unwrap_or(0);
+    // Some converters store a window that the model does not use (Qwen 2); llama.cpp ignores it as well.
+    if family != Family::Gemma3 || window == 0 {
         return Ok(vec![AttentionSpan::Global; num_layers]);
     }
-    let window = window.ok_or_else(|| keys.missing("attention.sliding_window"))?;
     let span = |slides: bool| {
         if slides {
             AttentionSpan::Sliding { window }
@@ -171,16 +171,17 @@ fn layer_spans(keys: &Keys<'_>, family: Family, num_layers: usize) -> Result<Vec
             AttentionSpan::Global
         }
     };
-    let pattern_key = keys.key(PATTERN_KEY);
-    if keys.metadata.is_array(&pattern_key) {
-        let slides = keys.metadata.bools(&pattern_key)?.unwrap_or_default();
+    if let Some(slides) = keys.flags(PATTERN)? {
         if slides.len() != num_layers {
-            return Err(keys.bad(PATTERN_KEY, slides.len(), "one entry per layer"));
+            return Err(keys.bad(PATTERN, slides.len(), "one entry per layer"));
         }
         return Ok(slides.into_iter().map(span).collect());
     }
-    let every = keys.len(PATTERN_KEY)?.unwrap_or(6).max(1);
-    Ok((1..=num_layers).map(|layer| span(layer % every != 0)).collect())
+    let every = keys.len(PATTERN)?.unwrap_or(6);
+    // llama.cpp reads 0 as "all layers slide".
+    Ok((1..=num_layers)
+        .map(|layer| span(every == 0 || layer % every != 0))
+        .collect())
 }
 
 impl Keys<'_> {
@@ -219,8 +220,31 @@ impl Keys<'_> {
         self.len(suffix)?.ok_or_else(|| self.missing(suffix))
     }
 
+    /// One flag per layer, stored as booleans or as integers; `None` where the key is absent or no array.
+    fn flags(&self, suffix: &str) -> Result<Option<Vec<bool>>, ModelError> {
+        let key = self.key(suffix);
+        if !self.metadata.is_array(&key) {
+            return Ok(None);
+        }
+        if let Ok(flags) = self.metadata.bools(&key) {
+            return Ok(flags);
+        }
+        let numbers = self.metadata.i32s(&key)?;
+        Ok(numbers.map(|numbers| numbers.into_iter().map(|number| number != 0).collect()))
+    }
+
     fn float(&self, suffix: &str) -> Result<Option<f64>, ModelError> {
         Ok(self.metadata.f64(&self.key(suffix))?)
+    }
+
+    /// Gemma 2 squashes its logits; a Gemma 3 file that asks for it is not what this decoder computes.
+    fn refuse_softcapping(&self) -> Result<(), ModelError> {
+        for suffix in ["final_logit_softcapping", "attn_logit_softcapping"] {
+            if let Some(cap) = self.float(suffix)?.filter(|&cap| cap != 0.0) {
+                return Err(self.bad(suffix, cap, "0 or none"));
+            }
+        }
+        Ok(())
     }
 
     /// Rotary encoding of global layers.
@@ -231,7 +255,9 @@ impl Keys<'_> {
             (None, scaling) => scaling,
             (Some(divisors), RopeScaling::None) => RopeScaling::PerFrequency { divisors },
             (Some(mut divisors), RopeScaling::Linear { factor }) => {
-                divisors.iter_mut().for_each(|divisor| *divisor *= factor as f32);
+                for divisor in &mut divisors {
+                    *divisor *= factor as f32;
+                }
                 RopeScaling::PerFrequency { divisors }
             }
             (Some(_), _) => {
@@ -263,22 +289,20 @@ impl Keys<'_> {
         };
         // llama.cpp reads 0 as "not set".
         let factor = factor.filter(|&factor| factor != 0.0);
-        match (kind, factor) {
-            (Some("none"), _) | (None | Some("linear"), None) => Ok(RopeScaling::None),
-            (None | Some("linear"), Some(1.0)) => Ok(RopeScaling::None),
-            (None | Some("linear"), Some(factor)) => Ok(RopeScaling::Linear { factor }),
-            (Some("yarn"), factor) => self.yarn(factor),
-            (Some(other), _) => {
-                Err(self.bad("rope.scaling.type", format!("{other:?}"), "none, linear or yarn"))
-            }
+        match (kind.unwrap_or("linear"), factor) {
+            ("none", _) | ("linear", None | Some(1.0)) => Ok(RopeScaling::None),
+            ("linear", Some(factor)) => Ok(RopeScaling::Linear { factor }),
+            ("yarn", factor) => self.yarn(factor),
+            (other, _) => Err(self.bad("rope.scaling.type", format!("{other:?}"), "none, linear or yarn")),
         }
     }
 
     fn yarn(&self, factor: Option<f64>) -> Result<RopeScaling, ModelError> {
         let original = self.len("rope.scaling.original_context_length")?;
         let factor = factor.ok_or_else(|| self.missing("rope.scaling.factor"))?;
-        // llama.cpp multiplies its own default, 0.1 ln(factor) + 1, by this one.
-        let attention_factor = self.float("rope.scaling.attn_factor")?;
+        let magnitude = |scale: f64| 0.1 * scale * factor.max(1.0).ln() + 1.0;
+        let stored = self.float("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let reduced = magnitude(self.float("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0));
         Ok(RopeScaling::Yarn {
             factor,
             beta_fast: self.float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
@@ -287,7 +311,8 @@ impl Keys<'_> {
                 Some(len) => len,
                 None => self.need_len("context_length")?,
             },
-            attention_factor: attention_factor.map(|stored| stored * (0.1 * factor.ln() + 1.0)),
+            // As llama.cpp combines them; without the stored numbers this is the published default.
+            attention_factor: Some(stored * magnitude(1.0) / reduced),
         })
     }
 }

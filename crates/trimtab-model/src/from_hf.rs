@@ -23,10 +23,11 @@ struct RawConfig {
     max_position_embeddings: usize,
     #[serde(default = "default_eps")]
     rms_norm_eps: f32,
-    #[serde(default = "default_theta")]
-    rope_theta: f64,
+    rope_theta: Option<f64>,
     rope_scaling: Option<Value>,
     rope_local_base_freq: Option<f64>,
+    /// Where newer files keep base and scaling, per kind of layer in Gemma 3.
+    rope_parameters: Option<Value>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     #[serde(default)]
@@ -41,8 +42,22 @@ fn default_eps() -> f32 {
     1e-6
 }
 
-fn default_theta() -> f64 {
-    10_000.0
+impl RawConfig {
+    /// The object that describes the rotary encoding of one kind of layer, old or new.
+    fn rope_object(&self, kind: &str) -> Option<&Value> {
+        let Some(parameters) = &self.rope_parameters else {
+            return self.rope_scaling.as_ref().filter(|value| !value.is_null());
+        };
+        Some(parameters.get(kind).unwrap_or(parameters))
+    }
+
+    /// Base of the rotary encoding of one kind of layer; `old` is where older files keep it.
+    fn rope_theta(&self, kind: &str, old: Option<f64>, default: f64) -> f64 {
+        let new = self
+            .rope_object(kind)
+            .and_then(|object| object.get("rope_theta")?.as_f64());
+        new.or(old).unwrap_or(default)
+    }
 }
 
 /// Reads a published configuration.
@@ -76,11 +91,11 @@ pub fn config_from_hf(json: &Value) -> Result<ModelConfig, ModelError> {
         (None, num_heads) => raw.hidden_size / num_heads,
     };
     let rope = RopeConfig {
-        theta: raw.rope_theta,
+        theta: raw.rope_theta("full_attention", raw.rope_theta, if is_gemma { 1e6 } else { 1e4 }),
         scaling: rope_scaling(&raw)?,
     };
-    let local_rope = raw.rope_local_base_freq.map(|theta| RopeConfig {
-        theta,
+    let local_rope = is_gemma.then(|| RopeConfig {
+        theta: raw.rope_theta("sliding_attention", raw.rope_local_base_freq, 1e4),
         scaling: RopeScaling::None,
     });
     ModelConfig {
@@ -159,7 +174,7 @@ fn layer_spans(raw: &RawConfig, is_gemma: bool) -> Result<Vec<AttentionSpan>, Mo
 }
 
 fn rope_scaling(raw: &RawConfig) -> Result<RopeScaling, ModelError> {
-    let Some(scaling) = raw.rope_scaling.as_ref().filter(|value| !value.is_null()) else {
+    let Some(scaling) = raw.rope_object("full_attention") else {
         return Ok(RopeScaling::None);
     };
     let number = |key: &str| scaling.get(key).and_then(Value::as_f64);

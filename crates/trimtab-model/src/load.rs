@@ -82,7 +82,7 @@ impl Model {
         };
         packer.expect_shape(Role::Embedding, &[config.vocab_len, config.hidden_len])?;
         let layers = (0..config.num_layers())
-            .map(|idx| packer.layer(idx, &plan))
+            .map(|idx| packer.layer(idx, plan))
             .collect::<Result<Vec<_>, _>>()?;
         let head_role = if config.tied_head {
             Role::Embedding
@@ -152,7 +152,7 @@ struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    fn layer(&self, idx: usize, plan: &PrecisionPlan) -> Result<Layer, ModelError> {
+    fn layer(&self, idx: usize, plan: PrecisionPlan) -> Result<Layer, ModelError> {
         let config = self.config;
         let role = |part| Role::Layer(idx, part);
         let (q_len, kv_len) = (
