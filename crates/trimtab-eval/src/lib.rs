@@ -6,7 +6,7 @@
 //! held-out responses of the reference, since a method judged by samples it chose from would be its own judge.
 //!
 //! The layers, each knowing only those before it: rewards of one prompt ([`RewardSample`]), laws of best-of-N on them
-//! ([`kl`], [`win_rate`], [`best_of_n_curve`]), intervals over prompts ([`confidence`]), points ([`Frontier`]) from
+//! ([`kl`], [`mod@win_rate`], [`mod@best_of_n_curve`]), intervals over prompts ([`confidence`]), points ([`Frontier`]) from
 //! samples ([`PromptRun`]), and the [`Report`] of points as JSON, CSV, HTML and text. All but the last writes nothing.
 //! A report is a function of samples and seed: the same bytes on every run. No clock, no model, no tokenizer here.
 //!

@@ -33,7 +33,7 @@ fn the_curve_ends_with_the_smallest_pool() {
     let counts: Vec<u32> = curve.iter().map(|point| point.num_candidates).collect();
     assert_eq!(counts, [1, 2, 3]);
     assert_eq!(curve[0].win_rate, Some(0.5));
-    // The best of two of 0..4 has mean 7/3 - ... enumerated: pairs' maxima 1,2,3,2,3,3 and 1,2,2.
+    // Pairs have the maxima 1, 2, 3, 2, 3, 3 in one pool and 1, 2, 2 in the other.
     let expect = f64::midpoint(14.0 / 6.0, 5.0 / 3.0);
     assert!((curve[1].reward_mean - expect).abs() < 1e-14);
     assert!(

@@ -34,6 +34,8 @@ fn intervals_cover_about_as_often_as_they_say() {
     assert!((91.5..=98.0).contains(&uniform), "uniform: {uniform}%");
     let skewed = coverage(60, 1.0, |u| -u.ln());
     assert!((90.0..=98.0).contains(&skewed), "exponential: {skewed}%");
+    let few = coverage(10, 0.5, |u| u);
+    assert!((91.0..=98.0).contains(&few), "ten uniform: {few}%");
 }
 
 #[test]

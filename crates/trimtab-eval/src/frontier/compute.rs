@@ -67,7 +67,7 @@ impl Frontier {
             confidence_level: bootstrap.level,
             num_resamples: bootstrap.num_resamples,
             best_of_n_curve: best_of_n_curve(&pools, max_candidates)
-                .into_iter()
+                .iter()
                 .map(rounded_curve_point)
                 .collect(),
         })
@@ -320,7 +320,7 @@ fn rounded_interval(interval: Interval) -> Interval {
     }
 }
 
-fn rounded_curve_point(point: CurvePoint) -> CurvePoint {
+fn rounded_curve_point(point: &CurvePoint) -> CurvePoint {
     CurvePoint {
         num_candidates: point.num_candidates,
         reward_mean: rounded(point.reward_mean),

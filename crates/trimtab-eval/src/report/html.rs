@@ -8,6 +8,7 @@ use super::figure::{Figure, series_class};
 use super::{Example, ExampleAnswer, Report, figures, numbers};
 use crate::confidence::Interval;
 use crate::frontier::{Frontier, FrontierPoint};
+use crate::kl::KlKind;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -30,9 +31,9 @@ impl Report {
                         (header(frontier))
                         (points_table(frontier))
                         section.figures aria-label="Figures" {
-                            (figure(&figures::reward_by_kl(frontier), reward_caption(frontier)))
-                            (figure(&figures::win_rate_by_kl(frontier), win_rate_caption(frontier)))
-                            (figure(&figures::win_rate_by_tokens(frontier), tokens_caption(frontier)))
+                            (figure(&figures::reward_by_kl(frontier), &reward_caption(frontier)))
+                            (figure(&figures::win_rate_by_kl(frontier), &win_rate_caption(frontier)))
+                            (figure(&figures::win_rate_by_tokens(frontier), &tokens_caption(frontier)))
                             (legend(frontier))
                         }
                         (examples(&self.examples, frontier))
@@ -125,7 +126,7 @@ fn kl_cell(point: &FrontierPoint) -> Markup {
     }
 }
 
-fn figure(figure: &Figure, caption: Markup) -> Markup {
+fn figure(figure: &Figure, caption: &Markup) -> Markup {
     html! { figure { figcaption { (caption) } (figure.to_svg()) } }
 }
 
@@ -151,6 +152,7 @@ fn tokens_caption(frontier: &Frontier) -> Markup {
 }
 
 fn legend(frontier: &Frontier) -> Markup {
+    let has = |kind: KlKind| frontier.points.iter().any(|point| point.kl_kind == kind);
     let most = frontier
         .best_of_n_curve
         .last()
@@ -158,14 +160,23 @@ fn legend(frontier: &Frontier) -> Markup {
     html! {
         section.legend aria-label="How to read the figures" {
             ul {
-                li { (key(&html! { circle cx="13" cy="8" r="4.5" {} }))
-                    b { "exact" } ": divergences of each step summed in full; the interval is from the responses drawn." }
-                li { (key(&html! { polygon points="7,8 17,2.5 17,13.5" {} }))
-                    b { "bound" } ": the true KL is at most this, log N \u{2212} (N\u{2212}1)/N for the best of N." }
-                li { (key(&html! { line.to-estimate x1="6" x2="26" y1="8" y2="8" {} circle.hollow cx="6" cy="8" r="3.5" {} }))
-                    b { "estimate" } ": where answers with equal reward put it, by the rewards seen." }
-                li { (key(&html! { polygon points="7.5,8 13,2.5 18.5,8 13,13.5" {} }))
-                    b { "estimate only" } ": mean log-ratio of the answers under method and reference." }
+                @if has(KlKind::Exact) {
+                    li { (key(&html! { circle cx="13" cy="8" r="4.5" {} }))
+                        b { "exact" } ": divergences of each step summed in full; the interval is from the responses drawn." }
+                }
+                @if has(KlKind::Bound) {
+                    li { (key(&html! { polygon points="7,8 17,2.5 17,13.5" {} }))
+                        b { "bound" } ": the true KL is at most this. Best of N: log N \u{2212} (N\u{2212}1)/N; any other \
+                        choice among N: log N." }
+                }
+                @if frontier.points.iter().any(|point| point.kl_estimate_nats.is_some()) {
+                    li { (key(&html! { line.to-estimate x1="6" x2="26" y1="8" y2="8" {} circle.hollow cx="6" cy="8" r="3.5" {} }))
+                        b { "estimate" } ": where ties put it; answers of equal reward are not told apart, which costs less KL." }
+                }
+                @if has(KlKind::Estimate) {
+                    li { (key(&html! { polygon points="7.5,8 13,2.5 18.5,8 13,13.5" {} }))
+                        b { "estimate only" } ": mean log-ratio of the answers under method and reference." }
+                }
                 @if most > 1 {
                     li { (key(&html! { line.curve x1="0" x2="26" y1="8" y2="8" {} }))
                         b { "best-of-N in closed form" } ": N from 1 to " (most)
@@ -233,7 +244,7 @@ fn facts_list(frontier: &Frontier) -> Markup {
         (
             "intervals",
             format!(
-                "{}, BCa bootstrap over prompts, {} resamples",
+                "{}, BCa bootstrap over prompts, expanded for few prompts, {} resamples",
                 percent(frontier),
                 frontier.num_resamples
             ),

@@ -22,8 +22,8 @@ impl Box2 {
     }
 }
 
-/// Mean width of a character and height of a line of the page's 12-unit type, measured on several system fonts.
-const CHAR_WIDTH: f64 = 6.5;
+/// Width of a character and height of a line of the page's 12-unit bold type, of the wider system fonts.
+const CHAR_WIDTH: f64 = 7.2;
 const LINE_HEIGHT: f64 = 13.0;
 /// Distance of a name from its mark.
 const GAP: f64 = 8.0;

@@ -46,13 +46,13 @@ fn win_rate_is_the_mean_over_pairs() {
 fn estimate_from_one_pool_is_the_mean_over_opponents_and_subsets() {
     for n in 1..=6 {
         let mut wins = Vec::new();
-        for opponent in 0..TIED.len() {
+        for (opponent, &reward) in TIED.iter().enumerate() {
             let mut others = TIED.to_vec();
             others.remove(opponent);
             wins.extend(
                 subsets(6, n)
                     .iter()
-                    .map(|subset| win(best(&others, subset), TIED[opponent])),
+                    .map(|subset| win(best(&others, subset), reward)),
             );
         }
         let expect = wins.iter().sum::<f64>() / wins.len() as f64;

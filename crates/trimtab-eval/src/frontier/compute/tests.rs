@@ -174,7 +174,7 @@ fn the_curve_uses_the_largest_pool_that_is_the_references() {
         .collect();
     assert_eq!(counts, [1, 2, 3, 4]);
     // All six responses of a prompt: means of {0,1,0,1,2,3} and {2,2,0,1,2,3}.
-    assert!((frontier.best_of_n_curve[0].reward_mean - (7.0 / 6.0 + 10.0 / 6.0) / 2.0).abs() < 1e-6);
+    assert!((frontier.best_of_n_curve[0].reward_mean - 17.0 / 12.0).abs() < 1e-6);
 }
 
 #[test]
