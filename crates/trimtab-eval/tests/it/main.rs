@@ -1,6 +1,9 @@
 //! The crate from outside: laws on the enumerable model, and the files of a report.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking, as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests fails by panicking, as tests do"
+)]
 
 mod enumerable;
 mod fixture;
