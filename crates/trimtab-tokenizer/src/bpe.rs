@@ -145,25 +145,56 @@ impl BpeCodec {
         prefix: Prefix,
     ) -> Result<Vec<TokenId>, TokenizerError> {
         let mut ids = Vec::new();
-        let splits = segments.get_splits(OffsetReferential::Original, OffsetType::Byte);
-        for (segment, (start, _), tokens) in splits {
-            if let Some(tokens) = tokens {
-                ids.extend(tokens.iter().map(|token| TokenId(token.id)));
+        let mut needs_space = prefix != Prefix::Never;
+        for (segment, _, tokens) in segments.get_splits(OffsetReferential::Original, OffsetType::None) {
+            let Some(tokens) = tokens else {
+                self.encode_marked(segment, needs_space, &mut ids)?;
+                needs_space = false;
                 continue;
-            }
-            for (part_idx, part) in mark_spaces(segment, prefix.applies_at(start)).enumerate() {
-                if part_idx > 0 {
-                    ids.extend(
-                        SPACE_MARK
-                            .bytes()
-                            .filter_map(|byte| self.token_id(&byte_piece(byte))),
-                    );
+            };
+            for token in tokens {
+                if self.is_special(token.id) {
+                    needs_space = prefix == Prefix::Always;
+                } else if needs_space {
+                    // A user-defined token is text, so the space comes before it.
+                    self.encode_part(SPACE_MARK, &mut ids)?;
+                    needs_space = false;
                 }
-                let tokens = self.model.tokenize(&part).map_err(library("merging"))?;
-                ids.extend(tokens.iter().map(|token| TokenId(token.id)));
+                ids.push(TokenId(token.id));
             }
         }
         Ok(ids)
+    }
+
+    /// Tokens of a text without added tokens.
+    fn encode_marked(
+        &self,
+        text: &str,
+        needs_space: bool,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizerError> {
+        for (part_idx, part) in mark_spaces(text, needs_space).enumerate() {
+            if part_idx > 0 {
+                ids.extend(
+                    SPACE_MARK
+                        .bytes()
+                        .filter_map(|byte| self.token_id(&byte_piece(byte))),
+                );
+            }
+            self.encode_part(&part, ids)?;
+        }
+        Ok(())
+    }
+
+    fn encode_part(&self, part: &str, ids: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
+        let tokens = self.model.tokenize(part).map_err(library("merging"))?;
+        ids.extend(tokens.iter().map(|token| TokenId(token.id)));
+        Ok(())
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        let added = self.added.get_added_tokens_decoder();
+        added.get(&id).is_some_and(|token| token.special)
     }
 }
 

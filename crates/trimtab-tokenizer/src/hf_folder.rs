@@ -30,8 +30,8 @@ impl Tokenizer {
     /// text comes back normalised.
     ///
     /// Differs from the `tokenizers` library where that loses bytes: a `▁` in the text is written as its three
-    /// bytes instead of as a space, and a space is put before a text (if at all) even if it begins with one, as
-    /// SentencePiece does.
+    /// bytes instead of as a space, and a space is put before a text (if at all) even if it begins with one, and not
+    /// after user-defined tokens, as SentencePiece does.
     ///
     /// # Errors
     /// A typed error names the file or field at fault; no content of the folder makes this panic.
@@ -220,18 +220,13 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerErr
     let Some(text) = read_text(path)? else {
         return Ok(None);
     };
-    // Read as a value first, since Python writes `NaN` nowhere in these files but repeats keys in some.
-    let value: Value = serde_json::from_str(&text).map_err(|error| bad_json(path, &error))?;
-    T::deserialize(value)
-        .map(Some)
-        .map_err(|error| bad_json(path, &error))
-}
-
-fn bad_json(path: &Path, error: &serde_json::Error) -> TokenizerError {
-    TokenizerError::File {
+    // Read as a value first, in which a repeated key is no fault: some files name one token twice.
+    let value: Result<Value, _> = serde_json::from_str(&text);
+    let content = value.and_then(T::deserialize).map(Some);
+    content.map_err(|error| TokenizerError::File {
         path: path.to_owned(),
         problem: error.to_string(),
-    }
+    })
 }
 
 /// Names the file in an error that only knows the text.

@@ -58,11 +58,13 @@ impl Tokenizer {
     }
 }
 
-/// The ids of the bytes, checked against the pieces' names.
+/// The ids of the bytes, checked against the pieces' names: `<0x41>`, or in the oldest files the character `A`.
 fn byte_ids(tokens: &[(f32, Vec<u8>)]) -> Result<[Option<TokenId>; 256], TokenizerError> {
     let mut ids = [None; 256];
     for (byte, id) in (0..=255_u8).zip(FIRST_BYTE_ID..) {
-        if tokens.get(id).and_then(|(_, piece)| byte_of_piece(piece)) != Some(byte) {
+        let piece = tokens.get(id).map(|(_, piece)| piece.as_slice());
+        let is_character = |piece: &[u8]| piece == char::from(byte).encode_utf8(&mut [0; 2]).as_bytes();
+        if !piece.is_some_and(|piece| byte_of_piece(piece) == Some(byte) || is_character(piece)) {
             return Err(TokenizerError::MissingByte { byte });
         }
         ids[usize::from(byte)] = Some(TokenId(id as u32));

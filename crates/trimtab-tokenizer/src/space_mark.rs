@@ -13,19 +13,8 @@ pub(crate) enum Prefix {
     Never,
     /// Before the text.
     First,
-    /// Before the text and after each token that was cut out of it.
+    /// Before the text and after each control token.
     Always,
-}
-
-impl Prefix {
-    /// Whether a part that starts at byte `start` of the text gets a space.
-    pub(crate) fn applies_at(self, start: usize) -> bool {
-        match self {
-            Self::Never => false,
-            Self::First => start == 0,
-            Self::Always => true,
-        }
-    }
 }
 
 /// A text in the pieces' characters, cut at each `▁` that the text itself has; nothing for an empty text.
@@ -54,13 +43,5 @@ mod tests {
         check("a b", true, &["▁a▁b"]);
         check(" a", false, &["▁a"]);
         check("▁a b▁", true, &["▁", "a▁b", ""]);
-    }
-
-    #[test]
-    fn prefixes_depend_on_the_place() {
-        let at = |prefix: Prefix| [prefix.applies_at(0), prefix.applies_at(3)];
-        assert_eq!(at(Prefix::Never), [false, false]);
-        assert_eq!(at(Prefix::First), [true, false]);
-        assert_eq!(at(Prefix::Always), [true, true]);
     }
 }
