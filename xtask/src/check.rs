@@ -162,9 +162,7 @@ pub fn run(root: &Path, selection: &Selection) -> anyhow::Result<()> {
     }
     match failure {
         None => Ok(()),
-        Some((step, error)) => {
-            Err(error.context(format!("step `{}` failed; now run: {}", step.name, step.repair)))
-        }
+        Some((step, error)) => bail!("step `{}` failed: {error:#}\nnow run: {}", step.name, step.repair),
     }
 }
 
