@@ -7,6 +7,9 @@ use crate::exp::exp;
 use crate::isa::{Isa, for_isa};
 use crate::pool::Pool;
 
+#[cfg(test)]
+mod tests;
+
 /// Elements of a task: some microseconds of work.
 const TASK_LEN: usize = 4 << 10;
 

@@ -3,7 +3,7 @@
 //! Two properties decide everything here.
 //!
 //! **Batch invariance.** A row's result is a function of its queries, keys and values alone, to the last bit. Keys are
-//! divided into spans of [`SPAN`] by their position; within a span scores are sums over dimensions in rising order, the
+//! divided into spans of 256 by their position; within a span scores are sums over dimensions in rising order, the
 //! softmax takes the span's largest score and adds exponentials in fixed lanes, values are added in order of position;
 //! the spans of a row are then merged in order, as an online softmax does. Nothing of this depends on the other rows,
 //! on threads, or on how rows are grouped.

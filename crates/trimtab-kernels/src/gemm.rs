@@ -7,7 +7,7 @@
 //! instruction sets. Float precisions get it by adding the products of one output in rising order of `k` in every
 //! kernel; they are equal between all instruction sets with a fused multiply-add.
 //!
-//! All precisions share one geometry: outputs come in panels of [`PANEL`] and every kernel computes a small tile
+//! All precisions share one geometry: outputs come in panels of 16 and every kernel computes a small tile
 //! (rows x panels) over the whole input length. It does not know models, tokens or files.
 #![allow(
     clippy::cast_ptr_alignment,

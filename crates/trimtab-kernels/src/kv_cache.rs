@@ -7,12 +7,15 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::LANES;
 use crate::aligned::Plain;
 
-/// Positions per block.
+#[cfg(test)]
+mod tests;
+
+/// Positions per block. With 32 attention is as fast, and fewer positions can be shared.
 pub const BLOCK_LEN: usize = 16;
 
 /// What keys and values are stored as.
@@ -82,11 +85,19 @@ impl KvCache {
         let num_bytes = layout.block_bytes().checked_mul(num_blocks);
         let num_bytes = num_bytes.expect("a store of keys and values fits the address space");
         // A map of nothing is refused by some systems.
-        let memory = MmapMut::map_anon(num_bytes.max(1));
+        let memory = MmapOptions::new()
+            .len(num_bytes.max(1))
+            .no_reserve_swap()
+            .map_anon();
+        let memory = memory.expect("the system has address space for keys and values");
+        // A layer's part of each block lies on pages of its own, so small pages cost a walk through the page table
+        // per block. Best effort: blocks are used from the first on, so little more memory is taken.
+        #[cfg(target_os = "linux")]
+        let _ignored = memory.advise(memmap2::Advice::HugePage);
         Self {
             layout,
             num_blocks,
-            memory: memory.expect("the system has address space for keys and values"),
+            memory,
         }
     }
 

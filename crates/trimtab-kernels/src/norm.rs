@@ -7,6 +7,9 @@ use crate::LANES;
 use crate::isa::{Isa, for_isa};
 use crate::pool::{DisjointSlice, Pool};
 
+#[cfg(test)]
+mod tests;
+
 /// Elements of a task: some microseconds of work.
 const TASK_LEN: usize = 8 << 10;
 

@@ -9,6 +9,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use crate::isa::{Isa, for_isa};
 use crate::pool::Pool;
 
+#[cfg(test)]
+mod tests;
+
 /// Positions per page of the table.
 const PAGE_LEN: u32 = 64;
 /// Elements of a task: some microseconds of work.

@@ -6,6 +6,9 @@
 mod sample;
 mod top_k;
 
+#[cfg(test)]
+mod tests;
+
 pub use sample::{SampledRow, sample_row};
 pub use top_k::top_k_row;
 
@@ -21,11 +24,9 @@ const BLOCK: usize = 256;
 pub fn argmax_row(logits: &[f32]) -> Option<u32> {
     let max = finite_max(logits)?;
     let (blocks, rest) = logits.as_chunks::<BLOCK>();
-    let holds_max = |block: &[f32]| block.iter().fold(false, |found, &logit| found | (logit == max));
-    let block_idx = blocks
-        .iter()
-        .position(|block| holds_max(block))
-        .unwrap_or(blocks.len());
+    // Counting does not stop early, so that it is vectorised.
+    let holds_max = |block: &[f32; BLOCK]| block.iter().filter(|&&logit| logit == max).count() > 0;
+    let block_idx = blocks.iter().position(holds_max).unwrap_or(blocks.len());
     let block = blocks.get(block_idx).map_or(rest, |block| block);
     let idx = block
         .iter()
@@ -62,24 +63,23 @@ fn finite_max(logits: &[f32]) -> Option<f32> {
 fn max_and_usable(logits: &[f32]) -> (f32, bool) {
     let (chunks, rest) = logits.as_chunks::<LANES>();
     let mut max = [f32::NEG_INFINITY; LANES];
-    let mut is_usable = [true; LANES];
-    let mut look = |lane: usize, logit: f32| {
-        max[lane] = if logit > max[lane] { logit } else { max[lane] };
-        is_usable[lane] &= logit < f32::INFINITY;
-    };
+    // Floats rather than flags, so that the loop stays in one kind of register.
+    let mut unusable = [0.0_f32; LANES];
     for chunk in chunks {
-        chunk
-            .iter()
-            .enumerate()
-            .for_each(|(lane, &logit)| look(lane, logit));
+        for ((max, unusable), &logit) in max.iter_mut().zip(&mut unusable).zip(chunk) {
+            *max = if logit > *max { logit } else { *max };
+            *unusable = if logit < f32::INFINITY { *unusable } else { 1.0 };
+        }
     }
-    rest.iter()
-        .enumerate()
-        .for_each(|(lane, &logit)| look(lane, logit));
-    (
+    let (mut max, mut unusable) = (
         max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-        is_usable.into_iter().all(|usable| usable),
-    )
+        sum_lanes(unusable),
+    );
+    for &logit in rest {
+        max = max.max(logit);
+        unusable += if logit < f32::INFINITY { 0.0 } else { 1.0 };
+    }
+    (max, unusable == 0.0)
 }
 
 #[inline(always)]

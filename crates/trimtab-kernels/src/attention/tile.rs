@@ -225,11 +225,8 @@ unsafe fn score_tile<L: Lanes, T: Element, const M: usize, const N: usize>(
         let mut keys = [std::ptr::null::<T>(); N];
         for (n, keys) in keys.iter_mut().enumerate() {
             let key = (vector + n) * LANES;
-            *keys = args
-                .keys
-                .get_unchecked(key / BLOCK_LEN)
-                .as_ptr()
-                .add(key % BLOCK_LEN);
+            let block = args.keys.get_unchecked(key / BLOCK_LEN);
+            *keys = block.as_ptr().add(key % BLOCK_LEN);
         }
         let mut sums = [[L::splat(0.0); N]; M];
         for d in 0..args.head_dim {

@@ -18,8 +18,8 @@ pub struct SampledRow {
 }
 
 /// Sums over a row, relative to its largest logit; with `x` a logit less the largest and `t` the inverse temperature.
-#[derive(Default)]
-struct Sums {
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Sums {
     /// `sum e^x`.
     reference: f64,
     /// `sum e^(t x)`.
@@ -43,12 +43,7 @@ pub fn sample_row(logits: &[f32], inverse_temperature: f32, coin: f64) -> Option
         return None;
     }
     let max = finite_max(logits)?;
-    let isa = Isa::detect();
-    let sums = if inverse_temperature == 1.0 {
-        for_isa!(isa, reference_sums(logits: &[f32], max: f32) -> Sums)
-    } else {
-        for_isa!(isa, tempered_sums(logits: &[f32], max: f32, inverse_temperature: f32) -> Sums)
-    };
+    let sums = sums(Isa::detect(), logits, max, inverse_temperature);
     let token_idx = invert(
         logits,
         max,
@@ -65,6 +60,15 @@ pub fn sample_row(logits: &[f32], inverse_temperature: f32, coin: f64) -> Option
         reference_log_prob: above - log_reference,
         kl_nats: (t - 1.0) * sums.weighted / sums.policy - log_policy + log_reference,
     })
+}
+
+/// The sums of a row whose largest logit is `max`.
+pub(super) fn sums(isa: Isa, logits: &[f32], max: f32, inverse_temperature: f32) -> Sums {
+    if inverse_temperature == 1.0 {
+        for_isa!(isa, reference_sums(logits: &[f32], max: f32) -> Sums)
+    } else {
+        for_isa!(isa, tempered_sums(logits: &[f32], max: f32, inverse_temperature: f32) -> Sums)
+    }
 }
 
 /// At temperature 1 policy and reference are the same; `weighted` is not needed and left 0.
