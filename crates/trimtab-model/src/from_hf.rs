@@ -33,6 +33,7 @@ struct RawConfig {
     #[serde(default)]
     use_sliding_window: bool,
     sliding_window: Option<usize>,
+    max_window_layers: Option<usize>,
     sliding_window_pattern: Option<usize>,
     layer_types: Option<Vec<String>>,
     query_pre_attn_scalar: Option<f32>,
@@ -159,7 +160,17 @@ fn layer_spans(raw: &RawConfig, is_gemma: bool) -> Result<Vec<AttentionSpan>, Mo
         return types.iter().map(span).collect();
     }
     if !is_gemma {
-        return Ok(vec![sliding; num_layers]);
+        // Qwen's first layers stay global; 28 is the published default.
+        let first = raw.max_window_layers.unwrap_or(28);
+        return Ok((0..num_layers)
+            .map(|layer| {
+                if layer < first {
+                    AttentionSpan::Global
+                } else {
+                    sliding
+                }
+            })
+            .collect());
     }
     let every = raw.sliding_window_pattern.unwrap_or(6).max(1);
     Ok((1..=num_layers)
@@ -288,6 +299,41 @@ mod tests {
             .filter(|&l| config.layer_spans[l] == AttentionSpan::Global)
             .collect();
         assert_eq!(globals, [5, 11]);
+    }
+
+    #[test]
+    fn bases_and_scaling_are_found_in_old_and_new_places() {
+        let check = |changes: Value, expect: (f64, RopeScaling, Option<f64>)| {
+            let config = config_from_hf(&with(llama(), &changes)).unwrap();
+            let local = config.local_rope.map(|rope| rope.theta);
+            assert_eq!(
+                (config.rope.theta, config.rope.scaling, local),
+                expect,
+                "{changes}"
+            );
+        };
+        let linear = RopeScaling::Linear { factor: 8.0 };
+        let old = json!({"rope_scaling": {"rope_type": "linear", "factor": 8.0}});
+        check(old, (100_000.0, linear.clone(), None));
+        let new = json!({"rope_parameters": {"rope_theta": 500_000.0, "rope_type": "linear", "factor": 8.0}});
+        check(new, (500_000.0, linear.clone(), None));
+        let gemma = json!({"model_type": "gemma3_text", "rope_theta": null, "sliding_window": 512});
+        check(gemma, (1_000_000.0, RopeScaling::None, Some(10_000.0)));
+        let new_gemma = json!({"model_type": "gemma3_text", "rope_theta": null, "rope_parameters": {
+            "full_attention": {"rope_theta": 2e6, "rope_type": "linear", "factor": 8.0},
+            "sliding_attention": {"rope_theta": 3e4, "rope_type": "default"}}});
+        check(new_gemma, (2e6, linear, Some(3e4)));
+    }
+
+    #[test]
+    fn qwen_slides_from_its_last_window_layer_on() {
+        let changes = json!({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 64,
+            "max_window_layers": 29});
+        let config = config_from_hf(&with(llama(), &changes)).unwrap();
+        let sliding: Vec<usize> = (0..30)
+            .filter(|&l| config.layer_spans[l] != AttentionSpan::Global)
+            .collect();
+        assert_eq!(sliding, [29]);
     }
 
     #[test]
