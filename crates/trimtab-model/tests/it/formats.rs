@@ -1,8 +1,9 @@
 //! The same weights written in every format give the same logits, bit for bit: names, rotary orders, offset norms,
 //! tied heads and configurations all have to be right for that.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use trimtab_base::TokenId;
 use trimtab_checkpoint::{Checkpoint, Format};
@@ -13,7 +14,9 @@ use trimtab_model::load::WeightSource;
 use trimtab_model::names::{LayerRole, Role, roles, tensor_name};
 use trimtab_model::presets::{test_tiny, test_tiny_gemma, test_tiny_qwen};
 use trimtab_model::synthetic::SyntheticWeights;
-use trimtab_model::{BatchRow, ForwardOutput, Model, ModelFile, PrecisionPlan, RowInput, Workspace};
+use trimtab_model::{
+    BatchRow, ForwardOutput, Model, ModelError, ModelFile, PrecisionPlan, RowInput, Workspace,
+};
 
 use crate::gguf_file::GgufFile;
 
@@ -288,5 +291,26 @@ fn llama2c_tied_and_untied() {
             &config,
             &weights(&config),
         );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Bytes of the metadata and the tensor table replaced: an error, or a model that loads, never a panic.
+    #[test]
+    fn damaged_gguf_files_are_refused_or_load(edits in proptest::collection::vec((24..3000_usize, any::<u8>()), 1..5)) {
+        static FILE: LazyLock<Vec<u8>> = LazyLock::new(|| gguf(&named("gemma3", test_tiny_gemma()), false).bytes());
+        let mut bytes = FILE.clone();
+        for (place, byte) in edits {
+            bytes[place] = byte;
+        }
+        let loaded = Checkpoint::from_gguf_bytes(bytes)
+            .map_err(ModelError::from)
+            .and_then(ModelFile::from_checkpoint)
+            .and_then(|file| file.load(PrecisionPlan::int8(), &Pool::new(1)));
+        if let Err(error) = loaded {
+            prop_assert!(!error.to_string().is_empty());
+        }
     }
 }

@@ -59,7 +59,7 @@ impl GgufFile {
         self
     }
 
-    pub(crate) fn open(&self) -> Checkpoint {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF\x03\0\0\0".to_vec();
         out.extend(self.num_tensors.to_le_bytes());
         out.extend(self.num_values.to_le_bytes());
@@ -67,7 +67,11 @@ impl GgufFile {
         out.extend(&self.tensors);
         out.resize(out.len().next_multiple_of(32), 0);
         out.extend(&self.data);
-        Checkpoint::from_gguf_bytes(out).unwrap()
+        out
+    }
+
+    pub(crate) fn open(&self) -> Checkpoint {
+        Checkpoint::from_gguf_bytes(self.bytes()).unwrap()
     }
 }
 
