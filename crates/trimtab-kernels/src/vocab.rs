@@ -25,7 +25,8 @@ pub fn argmax_row(logits: &[f32]) -> Option<u32> {
     let max = finite_max(logits)?;
     let (blocks, rest) = logits.as_chunks::<BLOCK>();
     // Counting does not stop early, so that it is vectorised.
-    let holds_max = |block: &[f32; BLOCK]| block.iter().filter(|&&logit| logit == max).count() > 0;
+    let holds_max =
+        |block: &[f32; BLOCK]| block.iter().map(|&logit| u32::from(logit == max)).sum::<u32>() > 0;
     let block_idx = blocks.iter().position(holds_max).unwrap_or(blocks.len());
     let block = blocks.get(block_idx).map_or(rest, |block| block);
     let idx = block
@@ -61,25 +62,33 @@ fn finite_max(logits: &[f32]) -> Option<f32> {
 /// The largest logit, and true if none is NaN or positive infinity.
 #[inline(always)]
 fn max_and_usable(logits: &[f32]) -> (f32, bool) {
-    let (chunks, rest) = logits.as_chunks::<LANES>();
-    let mut max = [f32::NEG_INFINITY; LANES];
-    // Floats rather than flags, so that the loop stays in one kind of register.
-    let mut unusable = [0.0_f32; LANES];
-    for chunk in chunks {
-        for ((max, unusable), &logit) in max.iter_mut().zip(&mut unusable).zip(chunk) {
+    let (mut maxes, mut num_unusable) = ([f32::NEG_INFINITY; LANES], 0);
+    for block in logits.chunks(BLOCK) {
+        // Two loops over a block in cache: in one the compiler finds no vectors.
+        num_unusable += block
+            .iter()
+            .map(|&logit| u32::from(!is_usable(logit)))
+            .sum::<u32>();
+        let (chunks, rest) = block.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (max, &logit) in maxes.iter_mut().zip(chunk) {
+                *max = if logit > *max { logit } else { *max };
+            }
+        }
+        for (max, &logit) in maxes.iter_mut().zip(rest) {
             *max = if logit > *max { logit } else { *max };
-            *unusable = if logit < f32::INFINITY { *unusable } else { 1.0 };
         }
     }
-    let (mut max, mut unusable) = (
-        max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-        sum_lanes(unusable),
-    );
-    for &logit in rest {
-        max = max.max(logit);
-        unusable += if logit < f32::INFINITY { 0.0 } else { 1.0 };
-    }
-    (max, unusable == 0.0)
+    (
+        maxes.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        num_unusable == 0,
+    )
+}
+
+/// False for NaN and positive infinity.
+#[inline(always)]
+fn is_usable(logit: f32) -> bool {
+    logit < f32::INFINITY
 }
 
 #[inline(always)]

@@ -42,7 +42,13 @@ struct Best {
 impl Best {
     fn may_enter(&self, block: &[f32]) -> bool {
         // Counting does not stop early, so that it is vectorised.
-        let is_above = |threshold| block.iter().filter(|&&logit| logit > threshold).count() > 0;
+        let is_above = |threshold| {
+            block
+                .iter()
+                .map(|&logit| u32::from(logit > threshold))
+                .sum::<u32>()
+                > 0
+        };
         self.threshold.is_none_or(is_above)
     }
 
