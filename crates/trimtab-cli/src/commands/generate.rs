@@ -1,0 +1,246 @@
+//! `trimtab generate`: one prompt, one answer, and what it cost.
+
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use trimtab_base::{RewardModel, Seed, TokenId};
+use trimtab_decode::{DecodeSpec, FinishReason, Outcome, Sampling, StopRules};
+use trimtab_engine::{EngineConfig, Usage};
+use trimtab_eval::KlKind;
+use trimtab_runtime::{Job, JobResult, PromptStyle, RunEvent, RunLimits, run_jobs};
+
+use crate::Verdict;
+use crate::args::GenerateArgs;
+use crate::output;
+use crate::resolve::ReadyModel;
+
+/// What `--json` prints. The keys up to `model_sha256` are stable.
+#[derive(Debug, Serialize)]
+struct GenerateReport {
+    text: String,
+    candidates: Vec<CandidateReport>,
+    /// Index into `candidates`.
+    chosen: usize,
+    /// Drift of the answer's law from the reference, in nats.
+    kl_nats: f64,
+    tokens_generated: u64,
+    seed: u64,
+    model_sha256: String,
+    /// What kind of number `kl_nats` is.
+    kl_kind: KlKind,
+    model: String,
+    decode: DecodeSpec,
+    reward: Option<String>,
+    reward_unit: Option<String>,
+    precision: String,
+    prompt_tokens: u64,
+    cached_prompt_tokens: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct CandidateReport {
+    text: String,
+    token_ids: Vec<TokenId>,
+    /// Under the policy it was drawn from, in nats.
+    log_prob: f64,
+    reward: Option<f64>,
+    /// Under the reference at temperature 1, in nats.
+    reference_log_prob: f64,
+    /// Sum of the steps' exact KL divergences from the reference, in nats.
+    kl_nats: f64,
+    finish: FinishReason,
+}
+
+pub(crate) fn run(args: GenerateArgs) -> Result<Verdict> {
+    let prompt = read_prompt(&args.prompt)?;
+    if args.decode.needs_rewards() && args.reward.is_none() {
+        bail!(
+            "{} chooses by reward and none is given; name one, e.g. --reward length",
+            args.decode
+        );
+    }
+    let reward = args
+        .reward
+        .as_ref()
+        .map(trimtab_reward::RewardSpec::build)
+        .transpose()?;
+    let model = ReadyModel::open(
+        &args.model,
+        args.run.source.into(),
+        args.run.precision.plan,
+        args.run.threads,
+    )?;
+    let result = answer(&model, &args, prompt, reward.as_deref())?;
+    let report = report(&model, args, result, reward.as_deref());
+    if report.1 {
+        output::json(&report.0)?
+    } else {
+        show(&report.0)?
+    }
+    Ok(Verdict::Ok)
+}
+
+fn read_prompt(prompt: &str) -> Result<String> {
+    let text = match prompt {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read the prompt from standard input")?;
+            text.trim_end_matches('\n').to_owned()
+        }
+        text => text.to_owned(),
+    };
+    if text.trim().is_empty() {
+        bail!("the prompt is empty; give a text, or `-` to read it from standard input");
+    }
+    Ok(text)
+}
+
+fn answer(
+    model: &ReadyModel,
+    args: &GenerateArgs,
+    prompt: String,
+    reward: Option<&dyn RewardModel>,
+) -> Result<JobResult> {
+    let tokenizer = model.loaded.tokenizer();
+    let style = PromptStyle {
+        raw: args.raw,
+        system: args.system.clone(),
+    };
+    let mut record = Map::new();
+    if let Some(answer) = &args.answer {
+        record.insert("answer".to_owned(), Value::String(answer.clone()));
+    }
+    let job = Job {
+        token_ids: style.encode(tokenizer, &prompt)?,
+        prompt,
+        record,
+        decode: args.decode.clone(),
+        seed: Seed(args.seed),
+        stop: StopRules {
+            stop_tokens: tokenizer.stop_tokens().to_vec(),
+            stop_strings: args.stop.clone(),
+            max_new_tokens: args.max_new_tokens,
+        },
+    };
+    let mut engine = model.engine(args.run.kv_memory, EngineConfig::standard())?;
+    let mut result = None;
+    run_jobs::<anyhow::Error>(
+        &mut engine,
+        &model.loaded.token_bytes(),
+        &[job],
+        reward,
+        RunLimits::standard(),
+        &mut |event| {
+            if let RunEvent::Finished(finished) = event {
+                result = Some(finished);
+            }
+            Ok(())
+        },
+    )?;
+    result.context("the engine ended without an answer")
+}
+
+fn report(
+    model: &ReadyModel,
+    args: GenerateArgs,
+    result: JobResult,
+    reward: Option<&dyn RewardModel>,
+) -> (GenerateReport, bool) {
+    let JobResult { outcome, usage, .. } = result;
+    let Usage {
+        prompt_positions,
+        cached_positions,
+        ..
+    } = usage;
+    let (kl_nats, kl_kind) = drift(&args.decode, &outcome);
+    let candidates: Vec<CandidateReport> = outcome
+        .candidates
+        .into_iter()
+        .map(|candidate| CandidateReport {
+            text: candidate.text,
+            token_ids: candidate.token_ids,
+            log_prob: candidate.log_prob,
+            reward: candidate.reward,
+            reference_log_prob: candidate.reference_log_prob,
+            kl_nats: candidate.kl_nats,
+            finish: candidate.finish,
+        })
+        .collect();
+    let report = GenerateReport {
+        text: candidates[outcome.chosen].text.clone(),
+        candidates,
+        chosen: outcome.chosen,
+        kl_nats,
+        tokens_generated: outcome.tokens_generated,
+        seed: args.seed,
+        model_sha256: model.sha256(),
+        kl_kind,
+        model: args.model,
+        decode: args.decode,
+        reward: args.reward.map(|spec| spec.to_string()),
+        reward_unit: reward.map(|reward| reward.unit().to_owned()),
+        precision: args.run.precision.name,
+        prompt_tokens: prompt_positions,
+        cached_prompt_tokens: cached_positions,
+    };
+    (report, args.json)
+}
+
+/// KL divergence of the answer's law from the reference, in nats.
+///
+/// A single draw has the exact sum of its steps. A choice among N reference draws has a bound. A choice among draws
+/// from another policy adds the log-ratio of the chosen one, which makes it an estimate. Beam search is certain of
+/// its answer, so its divergence is what the reference thinks of that answer.
+fn drift(decode: &DecodeSpec, outcome: &Outcome) -> (f64, KlKind) {
+    let chosen = &outcome.candidates[outcome.chosen];
+    let num_candidates = decode.num_candidates() as u32;
+    match decode {
+        DecodeSpec::Beam(_) => return (-chosen.reference_log_prob, KlKind::Exact),
+        _ if num_candidates == 1 => return (chosen.kl_nats, KlKind::Exact),
+        _ => {}
+    }
+    let bound = if decode.needs_rewards() {
+        trimtab_eval::best_of_n_bound_nats(num_candidates)
+    } else {
+        trimtab_eval::selection_bound_nats(num_candidates)
+    };
+    if decode.sampling() == Sampling::REFERENCE {
+        (bound, KlKind::Bound)
+    } else {
+        (
+            bound + chosen.log_prob - chosen.reference_log_prob,
+            KlKind::Estimate,
+        )
+    }
+}
+
+fn show(report: &GenerateReport) -> Result<()> {
+    output::line(&report.text)?;
+    let chosen = &report.candidates[report.chosen];
+    let mut remark = format!(
+        "{}: {} tokens, {} of {} generated; log-probability {:.2} nats; KL {:.3} nats ({})",
+        report.decode,
+        chosen.token_ids.len(),
+        if report.candidates.len() == 1 {
+            "all".to_owned()
+        } else {
+            format!("candidate {}", report.chosen)
+        },
+        report.tokens_generated,
+        chosen.log_prob,
+        report.kl_nats,
+        report.kl_kind.name(),
+    );
+    if let (Some(name), Some(unit), Some(value)) = (&report.reward, &report.reward_unit, chosen.reward) {
+        remark += &format!("; {name} {value:.4} ({unit})");
+    }
+    if chosen.finish == FinishReason::Length {
+        remark += "; cut at the token limit (--max-new-tokens)";
+    }
+    output::note(&format!("\n{remark}"));
+    Ok(())
+}

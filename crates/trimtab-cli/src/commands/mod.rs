@@ -1,0 +1,27 @@
+//! One command per file; this file only picks.
+
+mod bench;
+mod completions;
+mod frontier;
+mod generate;
+mod models;
+mod quickstart;
+
+use anyhow::Result;
+
+use crate::Verdict;
+use crate::args::{BenchCommand, Cli, Command};
+
+/// Runs what was asked for.
+pub(crate) fn run(cli: Cli) -> Result<Verdict> {
+    match cli.command {
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Models(command) => models::run(command),
+        Command::Generate(args) => generate::run(*args),
+        Command::Frontier(args) => frontier::run(&args),
+        Command::Bench(BenchCommand::Decode(args)) => bench::decode::run(&args),
+        Command::Bench(BenchCommand::BestOfN(args)) => bench::best_of_n::run(&args),
+        Command::Bench(BenchCommand::Precision(args)) => bench::precision::run(&args),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

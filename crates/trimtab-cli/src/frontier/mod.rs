@@ -1,0 +1,13 @@
+//! A frontier run: methods over prompts under a reward, journalled, and its report.
+//!
+//! `config` is what users write, `plan` says which candidates must be drawn for it, `run` draws and journals them,
+//! `points` turns them into the report's numbers. A run is a function of its configuration, prompts and weights:
+//! batch, threads and kills do not change a byte of its results.
+
+mod config;
+mod plan;
+mod points;
+mod run;
+
+pub(crate) use config::{EXAMPLE_CONFIG, FrontierConfig};
+pub(crate) use run::{FrontierRun, RunOptions};

@@ -1,0 +1,287 @@
+//! Many prompts through one engine: keeps it fed, has candidates scored, hands results out as they come.
+//!
+//! Knows requests and rewards; it does not know files, journals or how results are shown. The order in which results
+//! come is left open; a result itself depends on its job alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use trimtab_base::{PromptKey, RewardModel, ScoreInput, Seed, TokenBytes, TokenId};
+use trimtab_decode::{Candidate, DecodeSpec, DecoderInputs, Outcome, StopRules};
+use trimtab_engine::{Engine, Event, Prompt, Request, RequestId, Usage};
+
+use crate::error::RuntimeError;
+use crate::scorer::{Scored, Scorer, ToScore};
+
+/// One prompt with what to do about it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The prompt as the user wrote it, for rewards.
+    pub prompt: String,
+    /// Other fields of the prompt's record, for rewards.
+    pub record: Map<String, Value>,
+    /// The prompt's token ids; also its identity in the random streams.
+    pub token_ids: Vec<TokenId>,
+    /// How to answer.
+    pub decode: DecodeSpec,
+    /// Seed of the run.
+    pub seed: Seed,
+    /// What ends an answer.
+    pub stop: StopRules,
+}
+
+/// A finished job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobResult {
+    /// Place among the jobs.
+    pub job_idx: usize,
+    /// Candidates and choice.
+    pub outcome: Outcome,
+    /// What it cost the engine.
+    pub usage: Usage,
+}
+
+/// Something a caller may want to show or keep.
+#[derive(Debug)]
+pub enum RunEvent {
+    /// A job has ended.
+    Finished(JobResult),
+    /// The engine has made a step; `rows` positions have been run since the start.
+    Stepped {
+        /// Positions, prompts' included.
+        rows: u64,
+    },
+}
+
+/// How much runs at once. Changes speed and memory, never results.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimits {
+    /// Branches alive at once over all requests; a request with more than this runs alone.
+    pub max_live_branches: usize,
+}
+
+impl RunLimits {
+    /// 64 branches: enough rows per step to use the machine's arithmetic, few enough to keep memory small.
+    pub fn standard() -> Self {
+        Self {
+            max_live_branches: 64,
+        }
+    }
+}
+
+/// Runs `jobs` to their ends and hands each result to `on_event` as it comes.
+///
+/// With a reward every candidate is scored, also where the method does not choose by reward.
+///
+/// # Errors
+/// The first failure: a refused prompt, a reward that fails or is NaN, or whatever `on_event` returns. Results handed
+/// out before stay valid; the engine is left empty.
+pub fn run_jobs<E: From<RuntimeError>>(
+    engine: &mut Engine,
+    token_bytes: &Arc<dyn TokenBytes>,
+    jobs: &[Job],
+    reward: Option<&dyn RewardModel>,
+    limits: RunLimits,
+    on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
+) -> Result<(), E> {
+    if let Some(job) = jobs
+        .iter()
+        .find(|job| job.decode.needs_rewards() && reward.is_none())
+    {
+        return Err(RuntimeError::NoReward {
+            decode: job.decode.to_string(),
+        }
+        .into());
+    }
+    std::thread::scope(|scope| {
+        let scorer = reward.map(|reward| Scorer::start(scope, reward));
+        let mut run = Run {
+            engine,
+            token_bytes,
+            jobs,
+            scorer,
+            limits,
+            next_job: 0,
+            running: HashMap::new(),
+            live: 0,
+        };
+        let result = run.to_end(on_event);
+        for &id in run.running.keys() {
+            // A request that has just failed is gone already.
+            let _ = run.engine.cancel(id);
+        }
+        result
+    })
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    job_idx: usize,
+    branches: usize,
+}
+
+struct Run<'a> {
+    engine: &'a mut Engine,
+    token_bytes: &'a Arc<dyn TokenBytes>,
+    jobs: &'a [Job],
+    scorer: Option<Scorer>,
+    limits: RunLimits,
+    next_job: usize,
+    running: HashMap<RequestId, Running>,
+    live: usize,
+}
+
+impl Run<'_> {
+    fn to_end<E: From<RuntimeError>>(
+        &mut self,
+        on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            self.submit()?;
+            if self.running.is_empty() {
+                return Ok(());
+            }
+            let steps_before = self.engine.stats().steps;
+            let events = self.engine.step().map_err(RuntimeError::Step)?;
+            let made_progress = !events.is_empty() || self.engine.stats().steps > steps_before;
+            for event in events {
+                self.handle(event, on_event)?;
+            }
+            on_event(RunEvent::Stepped {
+                rows: self.engine.stats().rows,
+            })?;
+            self.take_rewards(!made_progress)?;
+        }
+    }
+
+    /// Submits jobs while there is room for their branches.
+    fn submit(&mut self) -> Result<(), RuntimeError> {
+        while let Some(job) = self.jobs.get(self.next_job) {
+            let job_idx = self.next_job;
+            let inputs = DecoderInputs {
+                prompt_key: PromptKey::of_tokens(&job.token_ids),
+                seed: job.seed,
+                stop: job.stop.clone(),
+                token_bytes: Arc::clone(self.token_bytes),
+            };
+            let built = if self.scorer.is_some() {
+                job.decode.build_scored(inputs)
+            } else {
+                job.decode.build(inputs)
+            };
+            let decoder = built.map_err(|source| RuntimeError::Decode {
+                prompt_idx: job_idx,
+                source,
+            })?;
+            let branches = decoder.max_live_branches();
+            if self.live > 0 && self.live + branches > self.limits.max_live_branches {
+                return Ok(());
+            }
+            let request = Request {
+                prompt: Prompt::tokens(job.token_ids.clone()),
+                decoder,
+            };
+            let submitted = self.engine.submit(request);
+            let id = submitted.map_err(|source| RuntimeError::Engine {
+                prompt_idx: job_idx,
+                source,
+            })?;
+            self.running.insert(id, Running { job_idx, branches });
+            self.live += branches;
+            self.next_job += 1;
+        }
+        Ok(())
+    }
+
+    fn handle<E: From<RuntimeError>>(
+        &mut self,
+        event: Event,
+        on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match event {
+            Event::RewardsWanted { request, candidates } => {
+                let Some(&Running { job_idx, .. }) = self.running.get(&request) else {
+                    return Ok(());
+                };
+                if let Some(scorer) = &self.scorer {
+                    let job = &self.jobs[job_idx];
+                    let inputs = candidates
+                        .into_iter()
+                        .map(|candidate| score_input(job, candidate))
+                        .collect();
+                    scorer.ask(ToScore { job_idx, inputs });
+                }
+                Ok(())
+            }
+            Event::Finished {
+                request,
+                outcome,
+                usage,
+            } => match self.retire(request) {
+                Some(job_idx) => on_event(RunEvent::Finished(JobResult {
+                    job_idx,
+                    outcome,
+                    usage,
+                })),
+                None => Ok(()),
+            },
+            Event::Failed { request, error } => match self.retire(request) {
+                Some(job_idx) => Err(RuntimeError::Engine {
+                    prompt_idx: job_idx,
+                    source: error,
+                }
+                .into()),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn retire(&mut self, request: RequestId) -> Option<usize> {
+        let running = self.running.remove(&request)?;
+        self.live -= running.branches;
+        Some(running.job_idx)
+    }
+
+    /// Hands rewards that have come to their requests; waits for some if the engine has nothing else to do.
+    fn take_rewards(&mut self, must_wait: bool) -> Result<(), RuntimeError> {
+        let Some(scorer) = &self.scorer else { return Ok(()) };
+        let mut scored = if must_wait { scorer.wait() } else { scorer.ready() };
+        while let Some(Scored { jobs, rewards }) = scored {
+            let (first_idx, last_idx) = (
+                jobs.iter().min().copied().unwrap_or(0),
+                jobs.iter().max().copied().unwrap_or(0),
+            );
+            let rewards = rewards.map_err(|source| RuntimeError::Reward {
+                first_idx,
+                last_idx,
+                source,
+            })?;
+            for (job_idx, rewards) in jobs.into_iter().zip(rewards) {
+                let request = self
+                    .running
+                    .iter()
+                    .find(|(_, running)| running.job_idx == job_idx);
+                let Some((&id, _)) = request else { continue };
+                let answered = self.engine.answer_rewards(id, rewards);
+                answered.map_err(|source| RuntimeError::Engine {
+                    prompt_idx: job_idx,
+                    source,
+                })?;
+            }
+            scored = self.scorer.as_ref().and_then(Scorer::ready);
+        }
+        Ok(())
+    }
+}
+
+fn score_input(job: &Job, candidate: Candidate) -> ScoreInput {
+    ScoreInput {
+        prompt: job.prompt.clone(),
+        response: candidate.text,
+        token_ids: candidate.token_ids,
+        reference_log_prob: candidate.reference_log_prob,
+        record: job.record.clone(),
+    }
+}

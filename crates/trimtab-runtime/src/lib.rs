@@ -1,0 +1,22 @@
+//! From a model file to answers: the one crate that knows checkpoint, tokenizer, decoder and engine at once.
+//!
+//! Everything below it is kept apart on purpose: the engine sees token ids, the tokenizer sees text, the model sees
+//! rows. Whoever wants answers needs them together, and in the same way whether it is the command line, a server or
+//! a training loop that samples. So the joints are here, once: [`LoadedModel`] opens a file and builds model and
+//! tokenizer from it, [`PromptStyle`] turns what a user says into the positions that the model was trained on, and
+//! [`run_jobs`] keeps the engine fed and scores candidates on a thread of its own, in batches across requests, so
+//! that a slow reward never holds up the model.
+//!
+//! It does not know where models come from (the store), which rewards exist, how results are shown, or a clock.
+
+mod error;
+mod gguf_vocab;
+mod jobs;
+mod loaded;
+mod prompt;
+mod scorer;
+
+pub use error::RuntimeError;
+pub use jobs::{Job, JobResult, RunEvent, RunLimits, run_jobs};
+pub use loaded::{LoadOptions, LoadedModel};
+pub use prompt::PromptStyle;

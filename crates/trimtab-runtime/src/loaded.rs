@@ -1,0 +1,111 @@
+//! A model file opened: weights packed for this machine, tokenizer and templates beside them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use trimtab_base::TokenBytes;
+use trimtab_checkpoint::Format;
+use trimtab_engine::{CpuBackend, Engine, EngineConfig};
+use trimtab_kernels::pool::Pool;
+use trimtab_model::{Model, ModelConfig, ModelFile, PrecisionPlan};
+use trimtab_tokenizer::Tokenizer;
+
+use crate::error::RuntimeError;
+use crate::gguf_vocab::gguf_vocab;
+
+/// How to run a model that is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Precision of each kind of layer.
+    pub plan: PrecisionPlan,
+    /// Threads of the kernels, at least 1.
+    pub num_threads: usize,
+}
+
+/// A model ready to answer.
+pub struct LoadedModel {
+    model: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
+    pool: Arc<Pool>,
+}
+
+impl LoadedModel {
+    /// Opens a GGUF file, a safetensors folder or a llama2.c file (with its `tokenizer.bin` or
+    /// `tok<vocabulary>.bin` beside it).
+    ///
+    /// # Errors
+    /// A file that is damaged or of an unknown kind, an architecture that the decoder does not cover, a tokenizer
+    /// that is missing or that does not fit.
+    pub fn open(path: &Path, options: LoadOptions) -> Result<Self, RuntimeError> {
+        let pool = Arc::new(Pool::new(options.num_threads));
+        let file = ModelFile::open(path)?;
+        let tokenizer = Arc::new(open_tokenizer(path, &file)?);
+        let model = Arc::new(file.load(options.plan, &pool)?);
+        Ok(Self {
+            model,
+            tokenizer,
+            pool,
+        })
+    }
+
+    /// An engine over this model with a key/value store of `kv_budget_bytes`, taken as it is first used.
+    ///
+    /// # Errors
+    /// A limit of `config` that is zero.
+    pub fn engine(&self, kv_budget_bytes: usize, config: EngineConfig) -> Result<Engine, RuntimeError> {
+        let backend = CpuBackend::new(Arc::clone(&self.model), Arc::clone(&self.pool), kv_budget_bytes);
+        Engine::new(Box::new(backend), config).map_err(RuntimeError::Step)
+    }
+
+    /// What the weights are.
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// The packed model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The threads that it runs on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The tokenizer as decoders see it.
+    pub fn token_bytes(&self) -> Arc<dyn TokenBytes> {
+        Arc::clone(&self.tokenizer) as Arc<dyn TokenBytes>
+    }
+}
+
+fn open_tokenizer(path: &Path, file: &ModelFile) -> Result<Tokenizer, RuntimeError> {
+    let checkpoint = file.checkpoint();
+    match checkpoint.format() {
+        Format::Gguf => Ok(Tokenizer::from_gguf(gguf_vocab(checkpoint)?)?),
+        Format::SafeTensors => {
+            let folder = if path.is_dir() {
+                path
+            } else {
+                path.parent().unwrap_or(path)
+            };
+            Ok(Tokenizer::from_hf_folder(folder)?)
+        }
+        Format::Llama2c => {
+            let vocab_len = file.config().vocab_len;
+            // The two names that llama2.c gives vocabularies: its own, and those trained for smaller models.
+            let places = ["tokenizer.bin".to_owned(), format!("tok{vocab_len}.bin")]
+                .map(|name| path.with_file_name(name));
+            let Some(path) = places.iter().find(|place| place.is_file()) else {
+                let [path, _] = places;
+                return Err(RuntimeError::NoTokenizer { path, vocab_len });
+            };
+            let pieces = trimtab_checkpoint::read_llama2c_tokenizer(path, vocab_len)?;
+            Ok(Tokenizer::from_llama2c(pieces)?)
+        }
+    }
+}

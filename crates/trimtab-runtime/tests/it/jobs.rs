@@ -1,0 +1,233 @@
+//! Jobs on a small model: what a result depends on, and what failures leave behind.
+
+use std::sync::Mutex;
+
+use serde_json::Map;
+use trimtab_base::{RewardError, RewardModel, ScoreInput, Seed};
+use trimtab_decode::StopRules;
+use trimtab_engine::EngineConfig;
+use trimtab_runtime::{
+    Job, JobResult, LoadedModel, PromptStyle, RunEvent, RunLimits, RuntimeError, run_jobs,
+};
+
+use crate::tiny_model;
+
+/// Counts the letter `e`; refuses, or gives NaN, when told to.
+struct CountE {
+    nan_for: Option<&'static str>,
+    fails: bool,
+    largest_batch: Mutex<usize>,
+}
+
+impl CountE {
+    fn new() -> Self {
+        Self {
+            nan_for: None,
+            fails: false,
+            largest_batch: Mutex::new(0),
+        }
+    }
+}
+
+impl RewardModel for CountE {
+    fn name(&self) -> &'static str {
+        "count-e"
+    }
+
+    fn unit(&self) -> &'static str {
+        "letters"
+    }
+
+    fn score(&self, batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError> {
+        if self.fails {
+            return Err(RewardError::External {
+                reward: "count-e".to_owned(),
+                problem: "is out of order".to_owned(),
+            });
+        }
+        let mut largest = self.largest_batch.lock().unwrap();
+        *largest = batch.len().max(*largest);
+        let score = |input: &ScoreInput| match self.nan_for {
+            Some(prompt) if input.prompt == prompt => f64::NAN,
+            _ => input.response.matches('e').count() as f64,
+        };
+        Ok(batch.iter().map(score).collect())
+    }
+}
+
+const PROMPTS: [&str; 5] = ["hello", "a", "the quick brown fox", "zebra", "one two three"];
+
+fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
+    let job = |prompt: &&str| Job {
+        prompt: (*prompt).to_owned(),
+        record: Map::new(),
+        token_ids: PromptStyle::default().encode(model.tokenizer(), prompt).unwrap(),
+        decode: decode.parse().unwrap(),
+        seed: Seed(5),
+        stop: StopRules {
+            stop_tokens: model.tokenizer().stop_tokens().to_vec(),
+            stop_strings: Vec::new(),
+            max_new_tokens: 20,
+        },
+    };
+    prompts.iter().map(job).collect()
+}
+
+fn run(
+    model: &LoadedModel,
+    jobs: &[Job],
+    reward: Option<&dyn RewardModel>,
+    max_live_branches: usize,
+) -> Result<Vec<JobResult>, RuntimeError> {
+    let mut engine = model.engine(8 << 20, EngineConfig::standard()).unwrap();
+    let mut results = Vec::new();
+    let limits = RunLimits { max_live_branches };
+    let ran = run_jobs::<RuntimeError>(
+        &mut engine,
+        &model.token_bytes(),
+        jobs,
+        reward,
+        limits,
+        &mut |event| {
+            if let RunEvent::Finished(result) = event {
+                results.push(result);
+            }
+            Ok(())
+        },
+    );
+    assert!(engine.is_idle(), "nothing is left behind, whatever happened");
+    results.sort_by_key(|result| result.job_idx);
+    ran.map(|()| results)
+}
+
+#[test]
+fn results_do_not_depend_on_company_threads_or_order() {
+    let (two_threads, one_thread) = (tiny_model::load(2), tiny_model::load(1));
+    let reward = CountE::new();
+    let together = run(
+        &two_threads,
+        &jobs(&two_threads, "bon:4", &PROMPTS),
+        Some(&reward),
+        64,
+    )
+    .unwrap();
+    let mut reversed = PROMPTS;
+    reversed.reverse();
+    let apart = run(
+        &one_thread,
+        &jobs(&one_thread, "bon:4", &reversed),
+        Some(&reward),
+        1,
+    )
+    .unwrap();
+    assert_eq!(together.len(), PROMPTS.len());
+    for (a, b) in together.iter().zip(apart.iter().rev()) {
+        assert_eq!(a.outcome, b.outcome);
+    }
+    for result in &together {
+        let rewards: Vec<f64> = result
+            .outcome
+            .candidates
+            .iter()
+            .map(|c| c.reward.unwrap())
+            .collect();
+        let best = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert_eq!(rewards[result.outcome.chosen], best);
+        let text = &result.outcome.candidates[0].text;
+        assert_eq!(rewards[0], text.matches('e').count() as f64, "{text:?}");
+    }
+}
+
+#[test]
+fn candidates_of_several_jobs_are_scored_in_one_batch() {
+    let model = tiny_model::load(2);
+    let reward = CountE::new();
+    run(&model, &jobs(&model, "bon:4", &PROMPTS), Some(&reward), 64).unwrap();
+    let largest = *reward.largest_batch.lock().unwrap();
+    assert!((4..=20).contains(&largest), "largest batch {largest}");
+}
+
+#[test]
+fn failures_name_prompt_and_candidate() {
+    let model = tiny_model::load(1);
+    let check = |reward: Option<&dyn RewardModel>, decode: &str, expect: &[&str]| {
+        let error = run(&model, &jobs(&model, decode, &PROMPTS), reward, 64)
+            .expect_err("must fail")
+            .to_string();
+        for part in expect {
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        }
+    };
+    let nan = CountE {
+        nan_for: Some("zebra"),
+        ..CountE::new()
+    };
+    check(Some(&nan), "bon:4", &["prompt 3", "candidate 0", "NaN"]);
+    let broken = CountE {
+        fails: true,
+        ..CountE::new()
+    };
+    check(Some(&broken), "bon:4", &["out of order", "scoring prompts"]);
+    check(None, "bon:4", &["bon:4 chooses by reward"]);
+}
+
+#[test]
+fn errors_of_the_caller_stop_the_run() {
+    let model = tiny_model::load(1);
+    let jobs = jobs(&model, "sample", &PROMPTS);
+    let mut engine = model.engine(8 << 20, EngineConfig::standard()).unwrap();
+    let mut seen = 0;
+    let ran = run_jobs::<RuntimeError>(
+        &mut engine,
+        &model.token_bytes(),
+        &jobs,
+        None,
+        RunLimits { max_live_branches: 2 },
+        &mut |event| match event {
+            RunEvent::Finished(_) => {
+                seen += 1;
+                Err(RuntimeError::NoReward {
+                    decode: "stop here".to_owned(),
+                })
+            }
+            RunEvent::Stepped { .. } => Ok(()),
+        },
+    );
+    assert!(ran.unwrap_err().to_string().contains("stop here"));
+    assert_eq!((seen, engine.is_idle()), (1, true));
+}
+
+#[test]
+fn a_missing_vocabulary_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tiny_model::write(folder.path());
+    std::fs::remove_file(folder.path().join("tokenizer.bin")).unwrap();
+    let options = trimtab_runtime::LoadOptions {
+        plan: trimtab_model::PrecisionPlan::f32(),
+        num_threads: 1,
+    };
+    let error = LoadedModel::open(&path, options)
+        .err()
+        .expect("must fail")
+        .to_string();
+    assert!(
+        error.contains("tokenizer.bin is missing") && error.contains("tok285.bin"),
+        "{error}"
+    );
+}
+
+#[test]
+fn styles_of_prompts_are_kept_apart() {
+    let model = tiny_model::load(1);
+    let style = PromptStyle {
+        raw: false,
+        system: Some("be brief".to_owned()),
+    };
+    let error = style.encode(model.tokenizer(), "x").unwrap_err().to_string();
+    assert!(error.contains("no chat template"), "{error}");
+    let empty = PromptStyle::default().encode(model.tokenizer(), "").unwrap();
+    assert!(
+        !empty.is_empty(),
+        "an empty text still begins with the start token"
+    );
+}
