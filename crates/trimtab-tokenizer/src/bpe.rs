@@ -41,8 +41,8 @@ pub(crate) struct BpeParts {
 pub(crate) enum Words {
     /// Byte-level BPE: the pre-tokenizer cuts words and writes them as byte characters, each of which is a piece.
     ByteLevel {
-        normalizer: Option<NormalizerWrapper>,
-        pre_tokenizer: PreTokenizerWrapper,
+        normalizer: Option<Box<NormalizerWrapper>>,
+        pre_tokenizer: Box<PreTokenizerWrapper>,
     },
     /// SentencePiece's writing: spaces as `▁`, no words, characters without a piece as `<0xNN>` pieces.
     SpaceMark { prefix: Prefix },
@@ -108,7 +108,7 @@ impl BpeCodec {
                 normalizer,
                 pre_tokenizer,
             } => {
-                let segments = added.extract_and_normalize(normalizer.as_ref(), text);
+                let segments = added.extract_and_normalize(normalizer.as_deref(), text);
                 self.encode_byte_level(segments, pre_tokenizer)
             }
             Words::SpaceMark { prefix } => {
@@ -208,6 +208,9 @@ impl Words {
                 .filter(|(_, ch)| !ids.contains_key(ch.encode_utf8(&mut [0; 4]) as &str))
                 .map(|(byte, _)| byte)
                 .collect()),
+            Self::SpaceMark { .. } if !ids.contains_key(SPACE_MARK) => Err(TokenizerError::Missing {
+                field: "the token for a space, \"▁\",",
+            }),
             Self::SpaceMark { .. } => match (0..=255_u8).find(|&byte| !ids.contains_key(&byte_piece(byte))) {
                 Some(byte) => Err(TokenizerError::MissingByte { byte }),
                 None => Ok(Vec::new()),
@@ -217,7 +220,7 @@ impl Words {
 
     fn normalizer(&self) -> Option<&NormalizerWrapper> {
         match self {
-            Self::ByteLevel { normalizer, .. } => normalizer.as_ref(),
+            Self::ByteLevel { normalizer, .. } => normalizer.as_deref(),
             Self::SpaceMark { .. } => None,
         }
     }

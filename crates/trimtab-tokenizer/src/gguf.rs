@@ -237,7 +237,7 @@ fn byte_level_codec(vocab: GgufVocab, kinds: &[TokenKind], cut: Cut) -> Result<B
         ignore_merges: cut.ignore_merges,
         words: Words::ByteLevel {
             normalizer: None,
-            pre_tokenizer: cut.build()?,
+            pre_tokenizer: Box::new(cut.build()?),
         },
     })
 }
@@ -287,7 +287,6 @@ fn sentence_piece_codec(
         user_defined: Vec::new(),
         control: Vec::new(),
         byte_ids: [None; 256],
-        unknown: None,
         marks_spaces: true,
         add_space_prefix,
     };
@@ -298,8 +297,7 @@ fn sentence_piece_codec(
             TokenKind::UserDefined => parts.user_defined.push((piece.replace(' ', SPACE_MARK), id)),
             TokenKind::Control => parts.control.push((piece, id)),
             TokenKind::Byte => parts.byte_ids[usize::from(parse_byte(&piece)?)] = Some(id),
-            TokenKind::Unknown => parts.unknown = Some(id),
-            TokenKind::Unused => {}
+            TokenKind::Unknown | TokenKind::Unused => {}
         }
     }
     // An empty piece would be found everywhere.

@@ -31,6 +31,7 @@ pub(crate) struct TokenizerJson {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the file's fields")]
 struct AddedEntry {
     id: u32,
     content: String,

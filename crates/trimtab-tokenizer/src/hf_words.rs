@@ -28,13 +28,24 @@ const PRE_TOKENIZERS: &str = "ByteLevel without prefix space, Split, Digits, Pun
 #[derive(Deserialize)]
 #[serde(tag = "type")]
 enum NormalizerStep {
-    Sequence { normalizers: Vec<Self> },
-    NFC,
-    NFD,
-    NFKC,
-    NFKD,
-    Prepend { prepend: String },
-    Replace { pattern: Pattern, content: String },
+    Sequence {
+        normalizers: Vec<Self>,
+    },
+    #[serde(rename = "NFC")]
+    Nfc,
+    #[serde(rename = "NFD")]
+    Nfd,
+    #[serde(rename = "NFKC")]
+    Nfkc,
+    #[serde(rename = "NFKD")]
+    Nfkd,
+    Prepend {
+        prepend: String,
+    },
+    Replace {
+        pattern: Pattern,
+        content: String,
+    },
 }
 
 /// A step of the pre-tokenizer.
@@ -104,7 +115,7 @@ pub(crate) fn words(
     }
     let is_byte_level = |step: &PreTokenizerStep| matches!(step, PreTokenizerStep::ByteLevel { .. });
     if pre_tokenizers.iter().any(is_byte_level) {
-        byte_level(normalizers, pre_tokenizers)
+        byte_level(&normalizers, pre_tokenizers)
     } else if byte_fallback {
         space_mark(&normalizers, &pre_tokenizers)
     } else {
@@ -125,9 +136,9 @@ fn parse<T: DeserializeOwned>(
 fn flatten_normalizer(step: NormalizerStep, steps: &mut Vec<NormalizerStep>) {
     match step {
         NormalizerStep::Sequence { normalizers } => {
-            normalizers
-                .into_iter()
-                .for_each(|step| flatten_normalizer(step, steps));
+            for step in normalizers {
+                flatten_normalizer(step, steps);
+            }
         }
         step => steps.push(step),
     }
@@ -136,34 +147,36 @@ fn flatten_normalizer(step: NormalizerStep, steps: &mut Vec<NormalizerStep>) {
 fn flatten_pre_tokenizer(step: PreTokenizerStep, steps: &mut Vec<PreTokenizerStep>) {
     match step {
         PreTokenizerStep::Sequence { pretokenizers } => {
-            pretokenizers
-                .into_iter()
-                .for_each(|step| flatten_pre_tokenizer(step, steps));
+            for step in pretokenizers {
+                flatten_pre_tokenizer(step, steps);
+            }
         }
         step => steps.push(step),
     }
 }
 
 fn byte_level(
-    normalizers: Vec<NormalizerStep>,
+    normalizers: &[NormalizerStep],
     pre_tokenizers: Vec<PreTokenizerStep>,
 ) -> Result<Words, TokenizerError> {
-    let normalizers = normalizers.into_iter().map(unicode_form);
+    let normalizers = normalizers.iter().map(unicode_form);
     let normalizers: Vec<NormalizerWrapper> = normalizers.collect::<Result<_, _>>()?;
     let steps = pre_tokenizers.into_iter().map(byte_level_step);
     Ok(Words::ByteLevel {
         normalizer: (!normalizers.is_empty())
-            .then(|| NormalizerWrapper::Sequence(Normalizers::new(normalizers))),
-        pre_tokenizer: PreTokenizerWrapper::Sequence(PreTokenizers::new(steps.collect::<Result<_, _>>()?)),
+            .then(|| Box::new(NormalizerWrapper::Sequence(Normalizers::new(normalizers)))),
+        pre_tokenizer: Box::new(PreTokenizerWrapper::Sequence(PreTokenizers::new(
+            steps.collect::<Result<_, _>>()?,
+        ))),
     })
 }
 
-fn unicode_form(step: NormalizerStep) -> Result<NormalizerWrapper, TokenizerError> {
+fn unicode_form(step: &NormalizerStep) -> Result<NormalizerWrapper, TokenizerError> {
     Ok(match step {
-        NormalizerStep::NFC => NormalizerWrapper::NFC(NFC),
-        NormalizerStep::NFD => NormalizerWrapper::NFD(NFD),
-        NormalizerStep::NFKC => NormalizerWrapper::NFKC(NFKC),
-        NormalizerStep::NFKD => NormalizerWrapper::NFKD(NFKD),
+        NormalizerStep::Nfc => NormalizerWrapper::NFC(NFC),
+        NormalizerStep::Nfd => NormalizerWrapper::NFD(NFD),
+        NormalizerStep::Nfkc => NormalizerWrapper::NFKC(NFKC),
+        NormalizerStep::Nfkd => NormalizerWrapper::NFKD(NFKD),
         NormalizerStep::Sequence { .. } | NormalizerStep::Prepend { .. } | NormalizerStep::Replace { .. } => {
             let got = "Prepend or Replace with a ByteLevel pre-tokenizer".to_owned();
             return Err(unsupported("normalizer", got, NORMALIZERS));
@@ -238,7 +251,7 @@ fn space_mark(
                 prefix = match (prepend_scheme, add_prefix_space) {
                     (Some(PrependScheme::First), _) => Prefix::First,
                     (Some(PrependScheme::Never), _) | (None, Some(false)) => prefix,
-                    (Some(PrependScheme::Always), _) | (None, _) => Prefix::Always,
+                    (Some(PrependScheme::Always) | None, _) => Prefix::Always,
                 };
             }
             // Gemma's; it finds nothing, since no space is left.

@@ -17,7 +17,7 @@
 //! * **Control tokens are asked for.** [`SpecialTokens`] is an argument of every encoding: prompts made by a chat
 //!   template are parsed, and text from elsewhere cannot smuggle in the end of a turn when read as plain text.
 //!
-//! What is not here: Unigram and WordPiece vocabularies (no supported model family uses them), truncation, padding,
+//! What is not here: Unigram and `WordPiece` vocabularies (no supported model family uses them), truncation, padding,
 //! training of vocabularies, and the clock (a template's `strftime_now` formats a time that the caller hands in).
 
 mod bpe;

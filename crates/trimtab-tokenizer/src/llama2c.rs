@@ -42,7 +42,6 @@ impl Tokenizer {
             user_defined: Vec::new(),
             control: Vec::new(),
             byte_ids,
-            unknown: None,
             marks_spaces: false,
             add_space_prefix: true,
         };

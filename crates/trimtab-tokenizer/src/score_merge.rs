@@ -25,8 +25,6 @@ pub(crate) struct ScoreParts {
     pub(crate) control: Vec<(String, TokenId)>,
     /// Token of each byte.
     pub(crate) byte_ids: [Option<TokenId>; 256],
-    /// Written where a byte has no token.
-    pub(crate) unknown: Option<TokenId>,
     /// Whether pieces hold `▁` for a space.
     pub(crate) marks_spaces: bool,
     /// Whether a space is put before a text.
@@ -91,8 +89,10 @@ impl ScoreMerge {
             // Adding zero turns -0 into 0, which the total order would rank lower.
             *score += 0.0;
         }
-        if let (None, Some(byte)) = (parts.unknown, parts.byte_ids.iter().position(Option::is_none)) {
-            return Err(TokenizerError::MissingByte { byte: byte as u8 });
+        if parts.marks_spaces && !parts.joinable.contains_key(SPACE_MARK.as_bytes()) {
+            return Err(TokenizerError::Missing {
+                field: "the token for a space, \"▁\",",
+            });
         }
         let user_defined = longest_first(&parts.user_defined)?;
         let control = longest_first(&parts.control)?;
@@ -108,12 +108,12 @@ impl ScoreMerge {
         let mut start = 0;
         if special == SpecialTokens::Parse {
             for found in self.control.find_iter(text) {
-                self.encode_plain(&text[start..found.start()], &mut ids);
+                self.encode_plain(&text[start..found.start()], &mut ids)?;
                 ids.push(self.parts.control[found.pattern().as_usize()].1);
                 start = found.end();
             }
         }
-        self.encode_plain(&text[start..], &mut ids);
+        self.encode_plain(&text[start..], &mut ids)?;
         Ok(ids)
     }
 
@@ -129,26 +129,27 @@ impl ScoreMerge {
     }
 
     /// Tokens of a text without control tokens.
-    fn encode_plain(&self, text: &str, ids: &mut Vec<TokenId>) {
+    fn encode_plain(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
         if text.is_empty() {
-            return;
+            return Ok(());
         }
         let prefix = self.parts.add_space_prefix;
         if self.parts.marks_spaces {
             for (part_idx, part) in mark_spaces(text, prefix).enumerate() {
                 if part_idx > 0 {
-                    self.push_bytes(SPACE_MARK.as_bytes(), ids);
+                    self.push_bytes(SPACE_MARK.as_bytes(), ids)?;
                 }
-                self.encode_marked(&part, ids);
+                self.encode_marked(&part, ids)?;
             }
+            Ok(())
         } else {
             let prefix = if prefix { " " } else { "" };
-            self.encode_marked(&format!("{prefix}{text}"), ids);
+            self.encode_marked(&format!("{prefix}{text}"), ids)
         }
     }
 
     /// Tokens of a text in the pieces' characters.
-    fn encode_marked(&self, text: &str, ids: &mut Vec<TokenId>) {
+    fn encode_marked(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
         let mut symbols = self.symbols(text);
         self.join_all(text.as_bytes(), &mut symbols);
         for symbol in symbols.iter().filter(|symbol| symbol.len > 0) {
@@ -156,9 +157,10 @@ impl ScoreMerge {
             let joined = || self.parts.joinable.get(bytes).map(|(id, _)| *id);
             match symbol.fixed.or_else(joined) {
                 Some(id) => ids.push(id),
-                None => self.push_bytes(bytes, ids),
+                None => self.push_bytes(bytes, ids)?,
             }
         }
+        Ok(())
     }
 
     /// Characters and user-defined pieces of a text, in order.
@@ -235,13 +237,13 @@ impl ScoreMerge {
         })
     }
 
-    /// Writes text that has no token as bytes, or as the unknown token if it cannot be helped.
-    fn push_bytes(&self, bytes: &[u8], ids: &mut Vec<TokenId>) {
-        let byte_ids = bytes.iter().map(|&byte| self.parts.byte_ids[usize::from(byte)]);
-        match byte_ids.collect::<Option<Vec<TokenId>>>() {
-            Some(byte_ids) => ids.extend(byte_ids),
-            None => ids.extend(self.parts.unknown),
+    /// Writes text that has no token as bytes. A byte without a token is refused: the unknown token would lose it.
+    fn push_bytes(&self, bytes: &[u8], ids: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
+        for &byte in bytes {
+            let id = self.parts.byte_ids[usize::from(byte)];
+            ids.push(id.ok_or(TokenizerError::MissingByte { byte })?);
         }
+        Ok(())
     }
 }
 

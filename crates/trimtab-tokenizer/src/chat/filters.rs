@@ -1,6 +1,6 @@
 //! The functions and filters that chat templates expect besides Jinja's own. Knows no template.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -36,6 +36,10 @@ pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, Error> {
 }
 
 /// `tojson(indent=..., ensure_ascii=...)` as Python's `json.dumps` prints it, without HTML escapes.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands over arguments by value"
+)]
 pub(super) fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let ensure_ascii: Option<bool> = kwargs.get("ensure_ascii")?;
@@ -96,7 +100,7 @@ fn escape_non_ascii(json: &str) -> String {
             out.push(ch);
         } else {
             for unit in ch.encode_utf16(&mut [0; 2]) {
-                out.push_str(&format!("\\u{unit:04x}"));
+                write!(out, "\\u{unit:04x}").expect("writing to a String cannot fail");
             }
         }
     }

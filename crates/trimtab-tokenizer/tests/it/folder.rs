@@ -105,14 +105,14 @@ fn newer_files_say_the_same_by_metaspace() {
     json["pre_tokenizer"]["prepend_scheme"] = json!("never");
     let never = folder(&[("tokenizer.json", &json)]).unwrap();
     let gemma = folder(&[("tokenizer.json", &variant_json(&fixture, "gemma"))]).unwrap();
-    let ids = |tokenizer: &Tokenizer| {
-        tokenizer
-            .encode(" the<turn>ship ", SpecialTokens::Parse)
-            .unwrap()
-    };
+    let ids = |tokenizer: &Tokenizer| tokenizer.encode(" the<turn>ship ", SpecialTokens::Parse).unwrap();
     assert_eq!(ids(&always), ids(&llama));
     assert_eq!(ids(&never), ids(&gemma));
-    assert_eq!(first.decode(&ids(&first)), " theship ", "the control token adds nothing");
+    assert_eq!(
+        first.decode(&ids(&first)),
+        " theship ",
+        "the control token adds nothing"
+    );
     assert_ne!(ids(&first), ids(&always));
     assert_ne!(ids(&first), ids(&never));
 }

@@ -112,8 +112,16 @@ fn bad_sentence_piece_metadata_is_refused() {
         scores: Some(Vec::new()),
         ..GgufVocab::default()
     };
-    let result = Tokenizer::from_gguf(no_tokens);
-    assert!(matches!(result, Err(TokenizerError::MissingByte { byte: 0 })));
+    let result = Tokenizer::from_gguf(no_tokens.clone());
+    assert!(matches!(result, Err(TokenizerError::Missing { .. })));
+    let only_space = GgufVocab {
+        tokens: vec!["▁".into()],
+        scores: Some(vec![0.0]),
+        ..no_tokens
+    };
+    let tokenizer = Tokenizer::from_gguf(only_space).unwrap();
+    let result = tokenizer.encode(" a", SpecialTokens::Parse);
+    assert!(matches!(result, Err(TokenizerError::MissingByte { byte: b'a' })));
 }
 
 #[test]
@@ -332,10 +340,10 @@ proptest! {
         let mut json = variant_json(&fixture, name);
         let places = places(&json);
         *json.pointer_mut(&places[place.index(places.len())]).unwrap() = value;
-        if let Ok(tokenizer) = folder(&[("tokenizer.json", &json)]) {
-            if let Ok(ids) = tokenizer.encode(&text, SpecialTokens::Parse) {
-                let _text = tokenizer.decode(&ids);
-            }
+        if let Ok(tokenizer) = folder(&[("tokenizer.json", &json)])
+            && let Ok(ids) = tokenizer.encode(&text, SpecialTokens::Parse)
+        {
+            let _text = tokenizer.decode(&ids);
         }
     }
 }

@@ -25,6 +25,10 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// GGUF files of this machine.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests have no command line to be told by"
+)]
 fn gguf_files() -> Vec<PathBuf> {
     let home = env::var_os("TRIMTAB_HOME").map(PathBuf::from);
     let store = home.or_else(|| Some(dirs::cache_dir()?.join("trimtab")));
