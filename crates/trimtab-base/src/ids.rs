@@ -35,9 +35,9 @@ impl PromptKey {
 
     /// 64-bit FNV-1a over bytes; for prompts that are not token ids alone.
     pub fn of_bytes(bytes: impl IntoIterator<Item = u8>) -> Self {
-        let hash = bytes
-            .into_iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = bytes.into_iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         Self(hash)
     }
 }

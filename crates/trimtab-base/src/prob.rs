@@ -30,7 +30,11 @@ pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
 ///
 /// Terms with `p_i = 0` count zero; a token the policy can emit and the reference cannot makes it infinite.
 pub fn kl_nats(policy_log_probs: &[f64], reference_log_probs: &[f64]) -> f64 {
-    assert_eq!(policy_log_probs.len(), reference_log_probs.len(), "distributions over different vocabularies");
+    assert_eq!(
+        policy_log_probs.len(),
+        reference_log_probs.len(),
+        "distributions over different vocabularies"
+    );
     policy_log_probs
         .iter()
         .zip(reference_log_probs)
@@ -76,7 +80,8 @@ mod tests {
     #[test]
     fn categorical_inverts_the_cumulative_sum() {
         let log_probs = [0.25_f64.ln(), f64::NEG_INFINITY, 0.75_f64.ln()];
-        let check = |coin: f64, expect: usize| assert_eq!(categorical(&log_probs, coin), Some(expect), "coin {coin}");
+        let check =
+            |coin: f64, expect: usize| assert_eq!(categorical(&log_probs, coin), Some(expect), "coin {coin}");
         check(0.0, 0);
         check(0.2499, 0);
         check(0.2501, 2);

@@ -33,7 +33,10 @@ impl SampleStream {
     /// The stream of candidate `candidate_idx` of `prompt` in the run seeded with `seed`.
     pub fn new(seed: Seed, prompt: PromptKey, candidate_idx: u64, purpose: Purpose) -> Self {
         let mut key = [0_u8; 32];
-        for (slot, word) in key.chunks_exact_mut(8).zip([seed.0, prompt.0, candidate_idx, purpose as u64]) {
+        for (slot, word) in key
+            .chunks_exact_mut(8)
+            .zip([seed.0, prompt.0, candidate_idx, purpose as u64])
+        {
             slot.copy_from_slice(&word.to_le_bytes());
         }
         Self { key }
@@ -87,7 +90,10 @@ mod tests {
             counts[(u * num_bins as f64) as usize] += 1;
         }
         let expected = num_draws as f64 / num_bins as f64;
-        let chi_square: f64 = counts.iter().map(|&n| (n as f64 - expected).powi(2) / expected).sum();
+        let chi_square: f64 = counts
+            .iter()
+            .map(|&n| (n as f64 - expected).powi(2) / expected)
+            .sum();
         assert!(chi_square < 43.8, "chi-square {chi_square}");
     }
 }

@@ -24,7 +24,11 @@ impl TableLm {
 
     /// Vocabulary 3, at most 4 tokens: 15 sequences.
     pub fn tiny() -> Self {
-        Self { vocab: 3, max_len: 4, salt: 1 }
+        Self {
+            vocab: 3,
+            max_len: 4,
+            salt: 1,
+        }
     }
 
     /// Log-probabilities of the next token after `prefix`. `[vocab]`
@@ -41,7 +45,10 @@ impl TableLm {
 
     /// The same as f32 logits, as an engine would hand them to a decoder. `[vocab]`
     pub fn logits(&self, prefix: &[TokenId]) -> Vec<f32> {
-        self.log_probs(prefix).into_iter().map(|log_prob| log_prob as f32).collect()
+        self.log_probs(prefix)
+            .into_iter()
+            .map(|log_prob| log_prob as f32)
+            .collect()
     }
 
     /// Every complete sequence (end token last) with its log-probability.
@@ -56,7 +63,11 @@ impl TableLm {
                 let mut sequence = prefix.clone();
                 sequence.push(TokenId(token as u32));
                 let next = (sequence, log_prob + step_log_prob);
-                if token == Self::EOS.index() { complete.push(next) } else { open.push(next) }
+                if token == Self::EOS.index() {
+                    complete.push(next)
+                } else {
+                    open.push(next)
+                }
             }
         }
         complete.sort_by(|a, b| a.0.cmp(&b.0));

@@ -13,7 +13,11 @@ pub trait TokenBytes: Send + Sync {
 
     /// Text of a whole generated sequence. Invalid UTF-8 becomes U+FFFD.
     fn text_of(&self, tokens: &[TokenId]) -> String {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|&token| self.bytes_of(token)).copied().collect();
+        let bytes: Vec<u8> = tokens
+            .iter()
+            .flat_map(|&token| self.bytes_of(token))
+            .copied()
+            .collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

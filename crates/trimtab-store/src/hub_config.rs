@@ -44,6 +44,10 @@ impl HubConfig {
     /// The user's settings as the hub's own tools read them: `HF_ENDPOINT`, `HF_TOKEN` or the token file that a
     /// login leaves, and the cache below `HF_HOME` or the home folder.
     pub fn from_env() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "settings of the hub's own tools, which users have set for all of them"
+        )]
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         // The library's default cache panics where there is no home folder.
         let has_folder = variable("HF_HOME").is_some() || dirs::home_dir().is_some();

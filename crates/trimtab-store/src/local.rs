@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,11 +85,9 @@ impl LocalHashes {
         };
         let sha256 = FileHash::of_file(&path, on_bytes).map_err(StoreError::io("read", &path))?;
         progress.event(Event::Finished);
-        let is_settled = metadata.modified().is_ok_and(|time| {
-            SystemTime::now()
-                .duration_since(time)
-                .is_ok_and(|age| age >= SETTLE_TIME)
-        });
+        let is_settled = metadata
+            .modified()
+            .is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= SETTLE_TIME));
         if is_settled {
             self.remember(
                 &record,
