@@ -97,7 +97,6 @@ impl FrontierRun {
         let out = &self.options.out;
         std::fs::create_dir_all(out)
             .with_context(|| format!("cannot create the folder {}", out.display()))?;
-        write_new(&out.join("config.toml"), &self.config.to_toml()?)?;
         let header = Header {
             journal: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -107,6 +106,8 @@ impl FrontierRun {
         };
         let (mut journal, mut entries) = Journal::open::<_, Entry>(&out.join("journal"), &header)?;
         self.check(&entries)?;
+        // After the journal, which refuses a folder that holds another run: what is there stays as it is.
+        write_new(&out.join("config.toml"), &self.config.to_toml()?)?;
         let missing = self.missing(&entries);
         if !missing.is_empty() {
             self.draw(&model, &missing, &mut journal, &mut entries)?;

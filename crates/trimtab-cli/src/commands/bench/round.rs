@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use trimtab_base::{PromptKey, SampleStream, Seed, TokenId};
-use trimtab_decode::{DecodeSpec, DecoderInputs, Sampling, StopRules};
+use trimtab_decode::{AnswerExtractor, DecodeSpec, DecoderInputs, Sampling, StopRules};
 use trimtab_engine::{Engine, Event, Prompt, Request};
 use trimtab_model::stage_times::StageTimes;
 
@@ -55,42 +55,37 @@ pub(super) fn run(model: &ReadyModel, engine: &mut Engine, shape: Shape, round: 
     let started = Instant::now();
     engine.submit(request(model, shape, round)?)?;
     // The step that ends the prompt also draws everybody's first token.
-    while engine.stats().output_rows == 0 || !engine_has_started(engine, shape) {
-        engine.step()?;
+    let mut prefilled: Option<(Duration, StageTimes)> = None;
+    while !engine.is_idle() {
+        let events = engine.step()?;
+        if prefilled.is_none() && engine.stats().rows >= shape.prompt as u64 {
+            prefilled = Some((started.elapsed(), engine.backend().stage_times()));
+        }
+        check(events, shape)?;
     }
-    let prefill = started.elapsed();
-    let stages_before = engine.backend().stage_times();
-    let decode_started = Instant::now();
-    finish(engine, shape)?;
+    let total = started.elapsed();
+    let (prefill, stages_before) = prefilled.context("the engine ended before the prompt was run")?;
     Ok(Timing {
         prefill,
-        decode: decode_started.elapsed(),
+        decode: total - prefill,
         decoded_tokens: (shape.batch * (shape.new - 1)) as u64,
         stages: engine.backend().stage_times().since(&stages_before),
     })
 }
 
-/// Whether the prompt has been run: a step's rows reach its length.
-fn engine_has_started(engine: &Engine, shape: Shape) -> bool {
-    engine.stats().rows >= shape.prompt as u64
-}
-
-fn finish(engine: &mut Engine, shape: Shape) -> Result<()> {
-    while !engine.is_idle() {
-        for event in engine.step()? {
-            match event {
-                Event::RewardsWanted { request, candidates } => {
-                    engine.answer_rewards(request, vec![0.0; candidates.len()])?;
-                }
-                Event::Failed { error, .. } => return Err(error).context("a timed request failed"),
-                Event::Finished { outcome, .. } => {
-                    let expected = (shape.batch * shape.new) as u64;
-                    if outcome.tokens_generated != expected {
-                        bail!(
-                            "expected {expected} tokens, the engine drew {}",
-                            outcome.tokens_generated
-                        );
-                    }
+/// Refuses to time anything but the whole request.
+fn check(events: Vec<Event>, shape: Shape) -> Result<()> {
+    for event in events {
+        match event {
+            Event::Failed { error, .. } => return Err(error).context("a timed request failed"),
+            Event::RewardsWanted { .. } => bail!("a timed request chooses without rewards"),
+            Event::Finished { outcome, .. } => {
+                let expected = (shape.batch * shape.new) as u64;
+                if outcome.tokens_generated != expected {
+                    bail!(
+                        "expected {expected} tokens, the engine drew {}",
+                        outcome.tokens_generated
+                    );
                 }
             }
         }
@@ -104,9 +99,11 @@ fn request(model: &ReadyModel, shape: Shape, round: u64) -> Result<Request> {
     let prompt: Vec<TokenId> = (0..shape.prompt as u64)
         .map(|step| TokenId((coins.uniform(step) * vocab_len) as u32))
         .collect();
-    let spec = DecodeSpec::BestOfN {
+    // Draws as best-of-N does, and chooses without a reward, whose cost is not the engine's.
+    let spec = DecodeSpec::Majority {
         num_candidates: shape.batch,
         sampling: Sampling::REFERENCE,
+        answer: AnswerExtractor::Text,
     };
     let decoder = spec.build(DecoderInputs {
         prompt_key: PromptKey::of_tokens(&prompt),

@@ -1,0 +1,189 @@
+//! `generate` and `bench`: stable keys, and answers that are functions of their arguments.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::harness::{Ran, World};
+
+#[test]
+fn json_has_the_stable_keys_and_consistent_numbers() {
+    let world = World::new();
+    let model = world.model();
+    let report = world.json(&[
+        "generate",
+        "hello",
+        "--model",
+        &model,
+        "--decode",
+        "bon:6",
+        "--reward",
+        "keywords:e|a|q",
+        "-n",
+        "24",
+        "--seed",
+        "3",
+        "--json",
+    ]);
+    let candidates = report["candidates"].as_array().unwrap();
+    assert_eq!(candidates.len(), 6);
+    let chosen = report["chosen"].as_u64().unwrap() as usize;
+    assert_eq!(report["text"], candidates[chosen]["text"]);
+    let rewards: Vec<f64> = candidates.iter().map(|c| c["reward"].as_f64().unwrap()).collect();
+    assert!(
+        rewards.iter().all(|&reward| reward <= rewards[chosen]),
+        "{rewards:?}, chose {chosen}"
+    );
+    let tokens: usize = candidates
+        .iter()
+        .map(|c| c["token_ids"].as_array().unwrap().len())
+        .sum();
+    assert_eq!(report["tokens_generated"], tokens);
+    assert!(candidates.iter().all(|c| c["log_prob"].as_f64().unwrap() < 0.0));
+    // log 6 - 5/6
+    assert!((report["kl_nats"].as_f64().unwrap() - 0.958_426).abs() < 1e-6);
+    assert_eq!(
+        (&report["kl_kind"], &report["seed"]),
+        (&"bound".into(), &3.into())
+    );
+    assert_eq!(report["model_sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn answers_depend_on_the_seed_and_not_on_threads_or_company() {
+    let world = World::new();
+    let model = world.model();
+    let candidates = |decode: &str, seed: &str, threads: &str| {
+        let report = world.json(&[
+            "generate",
+            "hello",
+            "-m",
+            &model,
+            "-d",
+            decode,
+            "-r",
+            "length",
+            "-n",
+            "24",
+            "--seed",
+            seed,
+            "--threads",
+            threads,
+            "--json",
+        ]);
+        report["candidates"].as_array().unwrap().clone()
+    };
+    let six = candidates("bon:6", "1", "2");
+    assert_eq!(six, candidates("bon:6", "1", "1"));
+    assert_eq!(six[..2], candidates("bon:2", "1", "2")[..]);
+    assert_ne!(six, candidates("bon:6", "2", "2"));
+}
+
+#[test]
+fn a_prompt_may_come_from_standard_input() {
+    let world = World::new();
+    let model = world.model();
+    let by_argument = world.ok(&["generate", "hello there", "-m", &model, "-d", "greedy", "-n", "8"]);
+    let mut child = world
+        .command(&["generate", "-", "-m", &model, "-d", "greedy", "-n", "8"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"hello there\n").unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.stdout), (Some(0), by_argument));
+}
+
+#[test]
+fn external_rewards_choose() {
+    let world = World::new();
+    let model = world.model();
+    // A scorer that gives each response its place in the batch: the last candidate must win.
+    let script = world.write(
+        "score.sh",
+        "i=0\nwhile IFS= read -r line; do echo \"{\\\"reward\\\": $i}\"; i=$((i+1)); done\n",
+    );
+    let reward = format!("cmd:/bin/sh {}", script.display());
+    let report = world.json(&[
+        "generate", "hello", "-m", &model, "-d", "bon:5", "-r", &reward, "-n", "6", "--json",
+    ]);
+    assert_eq!(report["chosen"], 4);
+    let worst = world.json(&[
+        "generate", "hello", "-m", &model, "-d", "won:5", "-r", &reward, "-n", "6", "--json",
+    ]);
+    assert_eq!(worst["chosen"], 0);
+}
+
+#[test]
+fn bench_decode_has_the_stable_keys() {
+    let world = World::new();
+    let report = world.json(&[
+        "bench",
+        "decode",
+        "--model",
+        &world.model(),
+        "--batch",
+        "1,3",
+        "--prompt",
+        "20",
+        "--new",
+        "5",
+        "--prefill",
+        "40",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+    ]);
+    assert!(report["prefill_tokens_per_s"].as_f64().unwrap() > 0.0);
+    let decode = report["decode"].as_array().unwrap();
+    assert_eq!((&decode[0]["batch"], &decode[1]["batch"]), (&1.into(), &3.into()));
+    for batch in decode {
+        assert!(batch["tokens_per_s"].as_f64().unwrap() > 0.0);
+        let fraction = batch["fraction_of_limit"].as_f64().unwrap();
+        assert!(fraction > 0.0 && fraction < 1.5, "{fraction}");
+        let shares: f64 = batch["time_shares"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|s| s.as_f64().unwrap())
+            .sum();
+        assert!((shares - 1.0).abs() < 0.02, "shares sum to {shares}");
+    }
+    assert_eq!(
+        (&report["precision"], &report["threads"]),
+        (&"int8".into(), &1.into())
+    );
+    assert!(report["peak_rss_bytes"].is_u64() || cfg!(not(target_os = "linux")));
+}
+
+#[test]
+fn bench_precision_finds_f32_equal_to_itself_and_int8_near_it() {
+    let world = World::new();
+    let report = world.json(&[
+        "bench",
+        "precision",
+        "--model",
+        &world.model(),
+        "--tokens",
+        "60",
+        "--precisions",
+        "int8,f32",
+        "--json",
+    ]);
+    let [int8, f32] = report["precisions"].as_array().unwrap().as_slice() else {
+        panic!("two precisions")
+    };
+    assert_eq!(f32["mean_kl_nats"], 0.0);
+    let kl = int8["mean_kl_nats"].as_f64().unwrap();
+    assert!(kl > 0.0 && kl < 0.01, "{kl}");
+    assert_eq!(int8["residual_error_by_layer"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let script = World::new().ok(&["completions", "bash"]);
+    assert!(script.contains("quickstart") && script.contains("frontier"));
+}
