@@ -64,9 +64,9 @@ impl TableLm {
                 sequence.push(TokenId(token as u32));
                 let next = (sequence, log_prob + step_log_prob);
                 if token == Self::EOS.index() {
-                    complete.push(next)
+                    complete.push(next);
                 } else {
-                    open.push(next)
+                    open.push(next);
                 }
             }
         }

@@ -21,7 +21,10 @@ fn main() -> Result<(), CheckpointError> {
     read_all(&checkpoint)?;
     let started = Instant::now();
     for (dtype, (elements, time)) in read_all(&checkpoint)? {
-        println!("{dtype}: {elements} elements in {time:?}, {:.2} per ns", elements as f64 / time.as_nanos() as f64);
+        println!(
+            "{dtype}: {elements} elements in {time:?}, {:.2} per ns",
+            elements as f64 / time.as_nanos() as f64
+        );
     }
     println!("all {:?}", started.elapsed());
     Ok(())

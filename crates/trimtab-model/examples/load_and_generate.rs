@@ -32,7 +32,7 @@ fn main() -> Result<(), ModelError> {
     let started = Instant::now();
     let file = ModelFile::open(Path::new(path))?;
     let opened_at = Instant::now();
-    let model = file.load(plan, &pool)?;
+    let model = file.load(plan, &pool, &[])?;
     let packed_at = Instant::now();
     println!("{:?}", file.config());
     println!(

@@ -18,6 +18,7 @@ use crate::config::{Activation, AttentionSpan};
 use crate::error::ModelError;
 use crate::load::{Layer, Model};
 use crate::names::Role;
+use crate::smoothing::LayerRanges;
 use crate::stage_times::StageTimes;
 
 /// What enters the decoder at one position.
@@ -69,6 +70,8 @@ pub struct Workspace {
     pub times: StageTimes,
     /// Residual stream after each layer of the last pass, if asked for. `[layers][rows, hidden]`
     traced: Option<Vec<Vec<f32>>>,
+    /// Ranges of activations over all passes, if asked for. `[layers]`
+    ranges: Option<Vec<LayerRanges>>,
 }
 
 impl Workspace {
@@ -80,6 +83,16 @@ impl Workspace {
     /// Residual stream after each layer of the last pass; empty if it was not asked for. `[layers][rows, hidden]`
     pub fn traced_residuals(&self) -> &[Vec<f32>] {
         self.traced.as_deref().unwrap_or_default()
+    }
+
+    /// Records the ranges of activations from now on, to smooth them.
+    pub(crate) fn record_ranges(&mut self, num_layers: usize) {
+        self.ranges = Some(vec![LayerRanges::default(); num_layers]);
+    }
+
+    /// Ranges recorded so far; none if they were not asked for.
+    pub(crate) fn take_ranges(&mut self) -> Vec<LayerRanges> {
+        self.ranges.take().unwrap_or_default()
     }
 }
 
@@ -120,7 +133,7 @@ impl Model {
         };
         for (layer_idx, layer) in self.layers.iter().enumerate() {
             pass.attention(kv, layer_idx, layer);
-            pass.feed_forward(layer);
+            pass.feed_forward(layer_idx, layer);
             pass.trace();
         }
         pass.finish(outputs, out);
@@ -171,6 +184,13 @@ impl Pass<'_, '_> {
         let config = &self.model.config;
         let started = Instant::now();
         self.norm_residual(layer_idx > 0, &layer.attention_norm);
+        if let Some(ranges) = &mut self.ws.ranges {
+            LayerRanges::widen(
+                &mut ranges[layer_idx].attention,
+                &self.ws.normed,
+                config.hidden_len,
+            );
+        }
         let normed_at = Instant::now();
         let ws = &mut *self.ws;
         ws.qkv.resize(self.rows.len() * layer.qkv.out_len(), 0.0);
@@ -216,10 +236,13 @@ impl Pass<'_, '_> {
     }
 
     /// Feed-forward of one layer; adds `ws.delta` to the residual stream and leaves its own contribution there.
-    fn feed_forward(&mut self, layer: &Layer) {
+    fn feed_forward(&mut self, layer_idx: usize, layer: &Layer) {
         let config = &self.model.config;
         let started = Instant::now();
         self.norm_residual(true, &layer.ffn_norm);
+        if let Some(ranges) = &mut self.ws.ranges {
+            LayerRanges::widen(&mut ranges[layer_idx].ffn, &self.ws.normed, config.hidden_len);
+        }
         let normed_at = Instant::now();
         let (num_rows, ws) = (self.rows.len(), &mut *self.ws);
         ws.gate_up.resize(num_rows * 2 * config.ffn_len, 0.0);

@@ -19,6 +19,7 @@ pub mod names;
 pub mod precision;
 pub mod presets;
 pub mod rope;
+pub mod smoothing;
 pub mod stage_times;
 pub mod synthetic;
 pub mod weights;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use trimtab_base::TokenId;
 use trimtab_checkpoint::Checkpoint;
 use trimtab_kernels::pool::Pool;
 
@@ -13,6 +14,7 @@ use crate::from_hf::config_from_hf;
 use crate::from_llama2c::config_from_llama2c;
 use crate::load::{Model, WeightSource};
 use crate::precision::PrecisionPlan;
+use crate::smoothing::SmoothedWeights;
 use crate::weights::{CheckpointWeights, RotaryOrder};
 
 /// An open checkpoint whose configuration has been read and whose tensors have all been found.
@@ -54,12 +56,28 @@ impl ModelFile {
         Arc::<CheckpointWeights>::clone(&self.weights)
     }
 
-    /// Packs the weights for running.
+    /// Packs the weights for running; where the plan asks for smoothing, by the activations' ranges on `calibration`,
+    /// token ids of a text such as the model is for.
     ///
     /// # Errors
-    /// A tensor whose shape contradicts the configuration.
-    pub fn load(&self, plan: PrecisionPlan, pool: &Pool) -> Result<Model, ModelError> {
-        Model::load(self.config.clone(), self.weights(), plan, pool)
+    /// A tensor whose shape contradicts the configuration; a token outside the vocabulary.
+    pub fn load(
+        &self,
+        plan: PrecisionPlan,
+        pool: &Pool,
+        calibration: &[TokenId],
+    ) -> Result<Model, ModelError> {
+        let weights: Arc<dyn WeightSource> = if plan.smoothed {
+            Arc::new(SmoothedWeights::calibrate(
+                &self.config,
+                self.weights(),
+                calibration,
+                pool,
+            )?)
+        } else {
+            self.weights()
+        };
+        Model::load(self.config.clone(), weights, plan, pool)
     }
 }
 

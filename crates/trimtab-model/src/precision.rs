@@ -18,6 +18,9 @@ pub struct PrecisionPlan {
     pub head: Precision,
     /// Keys and values.
     pub kv: KvStorage,
+    /// Whether outliers of activations are to be moved into the weights first
+    /// ([`SmoothedWeights`](crate::smoothing::SmoothedWeights)); whoever opens the model has a text for it.
+    pub smoothed: bool,
 }
 
 impl PrecisionPlan {
@@ -41,9 +44,15 @@ impl PrecisionPlan {
         Self::uniform(Precision::F32, KvStorage::F32)
     }
 
-    /// int8 weights and activations.
+    /// int8 weights and activations, smoothed; the activations of down and head, which smoothing does not help, have
+    /// 15 bits.
     pub fn int8() -> Self {
-        Self::uniform(Precision::Int8, KvStorage::F16)
+        Self {
+            down: Precision::Int8Wide,
+            head: Precision::Int8Wide,
+            smoothed: true,
+            ..Self::uniform(Precision::Int8, KvStorage::F16)
+        }
     }
 
     /// One precision for all linear layers.
@@ -55,6 +64,7 @@ impl PrecisionPlan {
             down: precision,
             head: precision,
             kv,
+            smoothed: false,
         }
     }
 }

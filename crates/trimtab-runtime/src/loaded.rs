@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use trimtab_base::TokenBytes;
+use trimtab_base::{TokenBytes, TokenId};
 use trimtab_checkpoint::Format;
 use trimtab_engine::{CpuBackend, Engine, EngineConfig};
 use trimtab_kernels::pool::Pool;
@@ -40,7 +40,8 @@ impl LoadedModel {
         let pool = Arc::new(Pool::new(options.num_threads));
         let file = ModelFile::open(path)?;
         let tokenizer = Arc::new(open_tokenizer(path, &file)?);
-        let model = Arc::new(file.load(options.plan, &pool)?);
+        let calibration = calibration_tokens(&tokenizer)?;
+        let model = Arc::new(file.load(options.plan, &pool, &calibration)?);
         Ok(Self {
             model,
             tokenizer,
@@ -81,6 +82,13 @@ impl LoadedModel {
     pub fn token_bytes(&self) -> Arc<dyn TokenBytes> {
         Arc::clone(&self.tokenizer) as Arc<dyn TokenBytes>
     }
+}
+
+/// The text that models are smoothed on: prose, code, numbers and lists, since all of them will be asked for.
+const CALIBRATION_TEXT: &str = include_str!("../data/calibration.txt");
+
+fn calibration_tokens(tokenizer: &Tokenizer) -> Result<Vec<TokenId>, RuntimeError> {
+    Ok(tokenizer.encode_prompt(CALIBRATION_TEXT)?)
 }
 
 fn open_tokenizer(path: &Path, file: &ModelFile) -> Result<Tokenizer, RuntimeError> {

@@ -47,7 +47,7 @@ fn check(checkpoint: Checkpoint, config: &ModelConfig, weights: &SyntheticWeight
     let pool = Pool::new(1);
     let file = ModelFile::from_checkpoint(checkpoint).unwrap();
     assert_eq!(file.config(), config);
-    let read = file.load(PrecisionPlan::f32(), &pool).unwrap();
+    let read = file.load(PrecisionPlan::f32(), &pool, &[]).unwrap();
     let written = Model::load(
         config.clone(),
         Arc::new(weights.clone()),
@@ -164,7 +164,7 @@ fn shapes_that_contradict_the_metadata_name_the_tensor() {
     let narrow = ModelConfig { ffn_len: 24, ..llama };
     let file = ModelFile::from_checkpoint(gguf(&narrow, true).open()).unwrap();
     let error = file
-        .load(PrecisionPlan::f32(), &Pool::new(1))
+        .load(PrecisionPlan::f32(), &Pool::new(1), &[])
         .err()
         .unwrap()
         .to_string();
@@ -308,7 +308,7 @@ proptest! {
         let loaded = Checkpoint::from_gguf_bytes(bytes)
             .map_err(ModelError::from)
             .and_then(ModelFile::from_checkpoint)
-            .and_then(|file| file.load(PrecisionPlan::int8(), &Pool::new(1)));
+            .and_then(|file| file.load(PrecisionPlan::int8(), &Pool::new(1), &[]));
         if let Err(error) = loaded {
             prop_assert!(!error.to_string().is_empty());
         }

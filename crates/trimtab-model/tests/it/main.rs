@@ -9,4 +9,5 @@ mod forward;
 mod gguf_config;
 mod gguf_file;
 mod reference;
+mod smoothing;
 mod stories;

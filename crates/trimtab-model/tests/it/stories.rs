@@ -52,7 +52,7 @@ fn stories_260k_tells_its_documented_story() {
     assert_eq!(file.config().num_parameters(), 260_032);
     let vocab = read_llama2c_tokenizer(&folder.join("tok512.bin"), file.config().vocab_len).unwrap();
     for plan in [PrecisionPlan::f32(), PrecisionPlan::int8()] {
-        let tokens = greedy(&file.load(plan, &Pool::new(2)).unwrap(), 60);
+        let tokens = greedy(&file.load(plan, &Pool::new(2), &[]).unwrap(), 60);
         let bytes: Vec<u8> = tokens[1..]
             .iter()
             .flat_map(|&token| vocab[token as usize].1.clone())

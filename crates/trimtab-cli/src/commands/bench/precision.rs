@@ -110,7 +110,10 @@ fn tokens(args: &BenchPrecisionArgs, model: &ReadyModel) -> Result<Vec<TokenId>>
 
 /// `plan` for one kind of layer at a time, f32 for the others.
 fn only_one_kind(plan: PrecisionPlan) -> Vec<(&'static str, PrecisionPlan)> {
-    let exact = PrecisionPlan::f32();
+    let exact = PrecisionPlan {
+        smoothed: plan.smoothed,
+        ..PrecisionPlan::f32()
+    };
     vec![
         (
             "qkv",
