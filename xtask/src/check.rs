@@ -223,6 +223,10 @@ fn run_tests(root: &Path) -> anyhow::Result<Outcome> {
 
 /// The cargo that runs this program, so that the pinned toolchain is kept.
 pub fn cargo_path() -> String {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "cargo names itself to what it runs in the environment"
+    )]
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 

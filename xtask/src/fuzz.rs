@@ -22,6 +22,10 @@ pub fn missing_tool(root: &Path) -> Option<String> {
     if !root.join("fuzz/Cargo.toml").exists() {
         return Some("there is no fuzz folder".to_owned());
     }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the compiler is chosen as every build tool lets one choose it"
+    )]
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let probe = Command::new(&compiler)
         .arg("--version")

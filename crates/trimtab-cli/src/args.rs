@@ -347,15 +347,19 @@ fn parse_reward(text: &str) -> Result<RewardSpec, String> {
 
 /// Decoding methods and rewards, from the lists that their crates keep.
 fn methods_and_rewards() -> String {
-    let mut help = String::from("Decoding methods:\n");
-    for method in METHODS {
-        help += &format!("  {:<34} {}\n", method.example, method.summary);
-    }
-    help += "\nRewards (higher is better):\n";
-    for (_, form, meaning) in REWARDS {
-        help += &format!("  {form:<34} {meaning}\n");
-    }
-    help
+    let methods: Vec<String> = METHODS
+        .iter()
+        .map(|method| format!("  {:<34} {}", method.example, method.summary))
+        .collect();
+    let rewards: Vec<String> = REWARDS
+        .iter()
+        .map(|(_, form, meaning)| format!("  {form:<34} {meaning}"))
+        .collect();
+    format!(
+        "Decoding methods:\n{}\n\nRewards (higher is better):\n{}\n",
+        methods.join("\n"),
+        rewards.join("\n")
+    )
 }
 
 fn generate_help() -> String {
@@ -378,7 +382,11 @@ fn frontier_help() -> String {
 }
 
 fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
+    let lines: Vec<String> = text.lines().map(|line| format!("  {line}")).collect();
+    lines.join(
+        "
+",
+    )
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Progress for FetchProgress {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Waiting { name } => {
-                output::note(&format!("waiting for another process that fetches {name}"))
+                output::note(&format!("waiting for another process that fetches {name}"));
             }
             Event::Trying { source } => {
                 self.is_fetching = true;

@@ -341,7 +341,9 @@ impl Engine {
             active.usage.cached_positions = root.num_stored as u64;
             root.blocks = found;
         } else {
-            found.into_iter().for_each(|block| self.blocks.release(block));
+            for block in found {
+                self.blocks.release(block);
+            }
         }
     }
 

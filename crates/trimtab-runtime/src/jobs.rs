@@ -106,7 +106,7 @@ pub fn run_jobs<E: From<RuntimeError>>(
             running: HashMap::new(),
             live: 0,
         };
-        let result = run.to_end(on_event);
+        let result = run.drive(on_event);
         for &id in run.running.keys() {
             // A request that has just failed is gone already.
             let _ = run.engine.cancel(id);
@@ -134,7 +134,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_end<E: From<RuntimeError>>(
+    fn drive<E: From<RuntimeError>>(
         &mut self,
         on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
     ) -> Result<(), E> {

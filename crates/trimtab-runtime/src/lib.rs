@@ -15,6 +15,8 @@ mod jobs;
 mod loaded;
 mod prompt;
 mod scorer;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use error::RuntimeError;
 pub use jobs::{Job, JobResult, RunEvent, RunLimits, run_jobs};

@@ -27,7 +27,7 @@ impl PromptStyle {
             if self.system.is_some() {
                 return Err(RuntimeError::NoChatTemplate);
             }
-            return self.encode_raw(tokenizer, prompt);
+            return encode_raw(tokenizer, prompt);
         }
         let system = self
             .system
@@ -43,19 +43,19 @@ impl PromptStyle {
             None => Err(RuntimeError::NoChatTemplate),
         }
     }
+}
 
-    fn encode_raw(&self, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<TokenId>, RuntimeError> {
-        let ids = tokenizer.encode_prompt(prompt)?;
-        if !ids.is_empty() {
-            return Ok(ids);
-        }
-        // An empty text still has a beginning, which models without a start token of their own mark by their end.
-        let start = tokenizer
-            .bos()
-            .or_else(|| tokenizer.stop_tokens().first().copied());
-        Ok(start
-            .into_iter()
-            .chain(tokenizer.encode("", SpecialTokens::AsText)?)
-            .collect())
+fn encode_raw(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<TokenId>, RuntimeError> {
+    let ids = tokenizer.encode_prompt(prompt)?;
+    if !ids.is_empty() {
+        return Ok(ids);
     }
+    // An empty text still has a beginning, which models without a start token of their own mark by their end.
+    let start = tokenizer
+        .bos()
+        .or_else(|| tokenizer.stop_tokens().first().copied());
+    Ok(start
+        .into_iter()
+        .chain(tokenizer.encode("", SpecialTokens::AsText)?)
+        .collect())
 }

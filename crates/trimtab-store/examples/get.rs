@@ -20,7 +20,9 @@ fn main() -> anyhow::Result<()> {
         .unwrap_or("any")
         .parse()
         .map_err(anyhow::Error::msg)?;
-    let store = Store::open(&resolve_root(std::env::var_os("TRIMTAB_HOME").as_deref())?)?;
+    #[expect(clippy::disallowed_methods, reason = "an example is its own command line")]
+    let home = std::env::var_os("TRIMTAB_HOME");
+    let store = Store::open(&resolve_root(home.as_deref())?)?;
     let start = Instant::now();
     let mut last_percent = 0;
     let mut total_bytes = 0;

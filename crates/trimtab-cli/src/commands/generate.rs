@@ -73,11 +73,12 @@ pub(crate) fn run(args: GenerateArgs) -> Result<Verdict> {
         args.run.threads,
     )?;
     let result = answer(&model, &args, prompt, reward.as_deref())?;
+    let as_json = args.json;
     let report = report(&model, args, result, reward.as_deref());
-    if report.1 {
-        output::json(&report.0)?
+    if as_json {
+        output::json(&report)?;
     } else {
-        show(&report.0)?
+        show(&report)?;
     }
     Ok(Verdict::Ok)
 }
@@ -149,7 +150,7 @@ fn report(
     args: GenerateArgs,
     result: JobResult,
     reward: Option<&dyn RewardModel>,
-) -> (GenerateReport, bool) {
+) -> GenerateReport {
     let JobResult { outcome, usage, .. } = result;
     let Usage {
         prompt_positions,
@@ -170,7 +171,7 @@ fn report(
             finish: candidate.finish,
         })
         .collect();
-    let report = GenerateReport {
+    GenerateReport {
         text: candidates[outcome.chosen].text.clone(),
         candidates,
         chosen: outcome.chosen,
@@ -186,8 +187,7 @@ fn report(
         precision: args.run.precision.name,
         prompt_tokens: prompt_positions,
         cached_prompt_tokens: cached_positions,
-    };
-    (report, args.json)
+    }
 }
 
 /// KL divergence of the answer's law from the reference, in nats.
@@ -221,7 +221,7 @@ fn drift(decode: &DecodeSpec, outcome: &Outcome) -> (f64, KlKind) {
 fn show(report: &GenerateReport) -> Result<()> {
     output::line(&report.text)?;
     let chosen = &report.candidates[report.chosen];
-    let mut remark = format!(
+    let mut remarks = vec![format!(
         "{}: {} tokens, {} of {} generated; log-probability {:.2} nats; KL {:.3} nats ({})",
         report.decode,
         chosen.token_ids.len(),
@@ -234,13 +234,13 @@ fn show(report: &GenerateReport) -> Result<()> {
         chosen.log_prob,
         report.kl_nats,
         report.kl_kind.name(),
-    );
+    )];
     if let (Some(name), Some(unit), Some(value)) = (&report.reward, &report.reward_unit, chosen.reward) {
-        remark += &format!("; {name} {value:.4} ({unit})");
+        remarks.push(format!("{name} {value:.4} ({unit})"));
     }
     if chosen.finish == FinishReason::Length {
-        remark += "; cut at the token limit (--max-new-tokens)";
+        remarks.push("cut at the token limit (--max-new-tokens)".to_owned());
     }
-    output::note(&format!("\n{remark}"));
+    output::note(&format!("\n{}", remarks.join("; ")));
     Ok(())
 }

@@ -102,7 +102,11 @@ fn facts(config: &FrontierConfig, identity: Identity) -> Result<RunFacts> {
         precision: config.precision.clone(),
         reward: config.reward.to_string(),
         reward_unit: identity.reward_unit,
-        config_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        config_sha256: digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .concat(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

@@ -1,6 +1,8 @@
 //! What users get wrong: refused at the edge, with the value and the remedy, exit code 2, nothing half-written.
 
-use crate::harness::{CONTEXT, World};
+use trimtab_runtime::testing::CONTEXT_LEN;
+
+use crate::harness::World;
 
 #[test]
 fn prompts_and_settings_that_cannot_work_are_refused() {
@@ -28,10 +30,13 @@ fn prompts_and_settings_that_cannot_work_are_refused() {
         &["hi", "-m", &model, "--system", "be brief"],
         &["no chat template"],
     );
-    let new = CONTEXT.to_string();
+    let new = CONTEXT_LEN.to_string();
     generate(
         &["hi", "-m", &model, "-n", &new],
-        &[&format!("{CONTEXT} new tokens"), &format!("context of {CONTEXT}")],
+        &[
+            &format!("{CONTEXT_LEN} new tokens"),
+            &format!("context of {CONTEXT_LEN}"),
+        ],
     );
     generate(
         &[

@@ -8,8 +8,8 @@ use crate::harness::World;
 const RESULTS: [&str; 4] = ["frontier.json", "frontier.csv", "report.html", "config.toml"];
 
 fn config(world: &World, num_prompts: usize, methods: &str) -> String {
-    let prompts: String = (0..num_prompts).map(|i| format!("prompt number {i}\n")).collect();
-    world.write("prompts.txt", &prompts);
+    let prompts: Vec<String> = (0..num_prompts).map(|i| format!("prompt number {i}")).collect();
+    world.write("prompts.txt", &prompts.join("\n"));
     let text = format!(
         "model = \"{}\"\nprompts = \"prompts.txt\"\nreward = \"keywords:e|t|x + length*-0.1\"\nmethods = {methods}\n\
          max_new_tokens = 40\nseed = 4\n",
@@ -118,8 +118,7 @@ fn a_killed_run_goes_on_where_it_was() {
         .spawn()
         .unwrap();
     let journal = world.path("killed/journal");
-    let num_lines =
-        || std::fs::read(&journal).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count());
+    let num_lines = || std::fs::read_to_string(&journal).map_or(0, |text| text.matches('\n').count());
     while num_lines() < 4 && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }

@@ -1,19 +1,10 @@
 //! Runs the command in a folder of its own, on a llama2.c model of random weights that is made there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
-
-const HIDDEN: usize = 32;
-const FFN: usize = 48;
-const LAYERS: usize = 2;
-const HEADS: usize = 4;
-const KV_HEADS: usize = 2;
-/// 3 control tokens, 256 bytes, 26 letters.
-const VOCAB: usize = 3 + 256 + 26;
-/// Positions of the model.
-pub(crate) const CONTEXT: usize = 128;
+use trimtab_runtime::testing::write_tiny_model;
 
 /// A folder with a model, a store and room for results.
 pub(crate) struct World {
@@ -32,8 +23,7 @@ impl World {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        write_model(&world.path("tiny.bin"));
-        std::fs::write(world.path("tokenizer.bin"), vocabulary()).unwrap();
+        write_tiny_model(world.folder.path()).unwrap();
         world
     }
 
@@ -115,34 +105,4 @@ impl Ran {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
-}
-
-fn write_model(path: &Path) {
-    let header = [HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, VOCAB, CONTEXT];
-    let mut bytes: Vec<u8> = header.iter().flat_map(|&n| (n as i32).to_le_bytes()).collect();
-    let kv_len = HIDDEN / HEADS * KV_HEADS;
-    let per_layer = HIDDEN * (2 + HIDDEN + 2 * kv_len + HIDDEN) + 3 * HIDDEN * FFN;
-    let rope_tables = CONTEXT * HIDDEN / HEADS;
-    let mut state = 1_u64;
-    for _ in 0..VOCAB * HIDDEN + LAYERS * per_layer + HIDDEN + rope_tables {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let uniform = (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5;
-        bytes.extend((uniform * 1.2).to_le_bytes());
-    }
-    std::fs::write(path, bytes).unwrap();
-}
-
-fn vocabulary() -> Vec<u8> {
-    let control = ["<unk>", "\n<s>\n", "\n</s>\n"].map(|piece| piece.as_bytes().to_vec());
-    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>").into_bytes());
-    let letters = (b'a'..=b'z').map(|letter| vec![letter]);
-    let mut file = 7_u32.to_le_bytes().to_vec();
-    for piece in control.into_iter().chain(bytes).chain(letters) {
-        file.extend(0.0_f32.to_le_bytes());
-        file.extend((piece.len() as u32).to_le_bytes());
-        file.extend(piece);
-    }
-    file
 }

@@ -1,4 +1,8 @@
 //! The command as users meet it: real processes on a tiny model, no network.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, in helper functions too"
+)]
 
 mod bad_input;
 mod frontier;

@@ -169,8 +169,11 @@ pub(crate) fn reward(text: &str) -> f64 {
     text.matches('a').count() as f64
 }
 
+/// A request with its result.
+pub(crate) type Ended = (RequestId, Result<(Outcome, Usage), EngineError>);
+
 /// Runs an engine until it is idle, answering rewards; results in the order of their ends.
-pub(crate) fn run_to_end(engine: &mut Engine) -> Vec<(RequestId, Result<(Outcome, Usage), EngineError>)> {
+pub(crate) fn run_to_end(engine: &mut Engine) -> Vec<Ended> {
     let mut ended = Vec::new();
     while !engine.is_idle() {
         for event in engine.step().expect("the model accepts every batch") {

@@ -43,6 +43,7 @@ fn stored(alias: &str) -> Option<PathBuf> {
         .ok()
 }
 
+#[expect(clippy::print_stdout, reason = "a test that skips says so")]
 fn check(name: &str, model_path: Option<PathBuf>) {
     let Some(model_path) = model_path.filter(|path| path.is_file()) else {
         println!("skipped: {name} is not on this machine (`trimtab models get {name}` fetches it)");

@@ -10,6 +10,8 @@ use trimtab_runtime::{
     Job, JobResult, LoadedModel, PromptStyle, RunEvent, RunLimits, RuntimeError, run_jobs,
 };
 
+use trimtab_runtime::testing::write_tiny_model;
+
 use crate::tiny_model;
 
 /// Counts the letter `e`; refuses, or gives NaN, when told to.
@@ -200,7 +202,7 @@ fn errors_of_the_caller_stop_the_run() {
 #[test]
 fn a_missing_vocabulary_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let path = tiny_model::write(folder.path());
+    let path = write_tiny_model(folder.path()).unwrap();
     std::fs::remove_file(folder.path().join("tokenizer.bin")).unwrap();
     let options = trimtab_runtime::LoadOptions {
         plan: trimtab_model::PrecisionPlan::f32(),

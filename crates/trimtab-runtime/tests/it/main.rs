@@ -1,4 +1,8 @@
 //! Integration tests: whole models from files, and jobs with rewards that misbehave.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, in helper functions too"
+)]
 
 mod golden;
 mod jobs;

@@ -102,9 +102,9 @@ pub(crate) fn run(args: &BenchDecodeArgs) -> Result<Verdict> {
     let limits = bench.limits();
     let report = bench.report(load_seconds, first_token_seconds, limits)?;
     if args.json {
-        output::json(&report)?
+        output::json(&report)?;
     } else {
-        show(&report)?
+        show(&report)?;
     }
     Ok(Verdict::Ok)
 }
@@ -153,29 +153,25 @@ impl Bench<'_> {
         }
     }
 
-    fn report(
-        &mut self,
-        load_seconds: f64,
-        first_token_seconds: f64,
-        limits: Limits,
-    ) -> Result<DecodeReport> {
+    /// Times all shapes. Rounds go over them in turn, so that a noisy moment does not fall on one shape alone.
+    fn measure(&mut self) -> Result<Measured> {
         let args = self.args;
-        let total = (args.rounds * (args.batch.len() + 1)) as u64;
         let what = "measuring";
-        let mut progress = ItemProgress::new(what, total, 0);
-        let prefill_shape = Shape {
-            prompt: args.prefill,
-            batch: 1,
-            new: 1,
-        };
+        let mut progress = ItemProgress::new(what, (args.rounds * (args.batch.len() + 1)) as u64, 0);
         let mut prefill = Vec::new();
-        let mut decode: Vec<Vec<f64>> = vec![Vec::new(); args.batch.len()];
-        let mut stages: Vec<(StageTimes, f64)> = vec![(StageTimes::default(), 0.0); args.batch.len()];
-        // Rounds go over all shapes in turn, so that a noisy moment does not fall on one shape alone.
+        let mut batches = vec![BatchMeasured::default(); args.batch.len()];
         for round in 0..args.rounds as u64 {
-            prefill.push(args.prefill as f64 / self.time(prefill_shape, round)?.prefill.as_secs_f64());
+            let timing = self.time(
+                Shape {
+                    prompt: args.prefill,
+                    batch: 1,
+                    new: 1,
+                },
+                round,
+            )?;
+            prefill.push(args.prefill as f64 / timing.prefill.as_secs_f64());
             progress.advance(what);
-            for (idx, &batch) in args.batch.iter().enumerate() {
+            for (measured, &batch) in batches.iter_mut().zip(&args.batch) {
                 let timing = self.time(
                     Shape {
                         prompt: args.prompt,
@@ -184,37 +180,48 @@ impl Bench<'_> {
                     },
                     round,
                 )?;
-                decode[idx].push(timing.decoded_tokens as f64 / timing.decode.as_secs_f64());
-                stages[idx].0 = stages[idx].0.plus(&timing.stages);
-                stages[idx].1 += timing.decode.as_secs_f64();
+                measured
+                    .speeds
+                    .push(timing.decoded_tokens as f64 / timing.decode.as_secs_f64());
+                measured.stages = measured.stages.plus(&timing.stages);
+                measured.seconds += timing.decode.as_secs_f64();
                 progress.advance(what);
             }
         }
         progress.finish();
+        Ok(Measured { prefill, batches })
+    }
+
+    fn batch_report(&self, batch: usize, measured: BatchMeasured, limits: Limits) -> BatchReport {
+        let tokens_per_s = median(measured.speeds);
+        let (least, limited_by) = self.least_seconds(batch, limits);
+        BatchReport {
+            batch,
+            tokens_per_s,
+            fraction_of_limit: tokens_per_s * least / batch as f64,
+            limited_by,
+            time_shares: shares(&measured.stages, measured.seconds),
+        }
+    }
+
+    fn report(
+        &mut self,
+        load_seconds: f64,
+        first_token_seconds: f64,
+        limits: Limits,
+    ) -> Result<DecodeReport> {
+        let args = self.args;
+        let Measured { prefill, batches } = self.measure()?;
         let prefill_tokens_per_s = median(prefill);
         let (least_prefill, _) = self.least_seconds(args.prefill, limits);
-        let batches =
-            args.batch
-                .iter()
-                .zip(decode)
-                .zip(&stages)
-                .map(|((&batch, speeds), (stages, seconds))| {
-                    let tokens_per_s = median(speeds);
-                    let (least, limited_by) = self.least_seconds(batch, limits);
-                    let fraction_of_limit = tokens_per_s * least / batch as f64;
-                    BatchReport {
-                        batch,
-                        tokens_per_s,
-                        fraction_of_limit,
-                        limited_by,
-                        time_shares: shares(stages, *seconds),
-                    }
-                });
-        let batches: Vec<BatchReport> = batches.collect();
+        let batches = args.batch.iter().zip(batches);
+        let decode = batches
+            .map(|(&batch, measured)| self.batch_report(batch, measured, limits))
+            .collect();
         let model = self.model.loaded.model();
         Ok(DecodeReport {
             prefill_tokens_per_s,
-            decode: batches,
+            decode,
             peak_rss_bytes: machine::peak_rss_bytes(),
             precision: args.run.precision.name.clone(),
             threads: self.model.loaded.pool().num_threads(),
@@ -232,6 +239,23 @@ impl Bench<'_> {
             limits,
         })
     }
+}
+
+/// Timings of all rounds.
+struct Measured {
+    /// Tokens per second, one a round.
+    prefill: Vec<f64>,
+    /// In the order of the batch sizes.
+    batches: Vec<BatchMeasured>,
+}
+
+/// Timings of one batch size.
+#[derive(Debug, Clone, Default)]
+struct BatchMeasured {
+    /// Tokens per second, one a round.
+    speeds: Vec<f64>,
+    stages: StageTimes,
+    seconds: f64,
 }
 
 fn shares(stages: &StageTimes, seconds: f64) -> BTreeMap<&'static str, f64> {

@@ -86,9 +86,9 @@ pub(crate) fn run(args: &BenchPrecisionArgs) -> Result<Verdict> {
         precisions,
     };
     if args.json {
-        output::json(&report)?
+        output::json(&report)?;
     } else {
-        show(&report)?
+        show(&report)?;
     }
     Ok(Verdict::Ok)
 }

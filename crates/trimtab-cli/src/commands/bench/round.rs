@@ -67,7 +67,7 @@ pub(super) fn run(model: &ReadyModel, engine: &mut Engine, shape: Shape, round: 
     let (prefill, stages_before) = prefilled.context("the engine ended before the prompt was run")?;
     Ok(Timing {
         prefill,
-        decode: total - prefill,
+        decode: total.saturating_sub(prefill),
         decoded_tokens: (shape.batch * (shape.new - 1)) as u64,
         stages: engine.backend().stage_times().since(&stages_before),
     })
