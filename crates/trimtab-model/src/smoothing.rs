@@ -9,7 +9,7 @@
 //! up, which was tried and helped little: its outliers are in other channels for each token. The head's could only be
 //! smoothed through the final norm, whose output scorers read. Both are better served by wider activations.
 //!
-//! Implements `SmoothQuant` (arXiv 2211.10438v7), Eq. 4: `s_j = max|x_j|^strength / max|w_j|^(1 - strength)`.
+//! The method of `SmoothQuant` (arXiv 2211.10438): `s_j = max|x_j|^strength / max|w_j|^(1 - strength)`.
 //! Differs: each `s_j` is rounded to a power of two, so that in f32 the smoothed model gives the same bits as the
 //! original, and so that the last bits of a range, which differ between processors, do not change the weights; and
 //! ranges come from a short text when a model is loaded, instead of from a data set beforehand.
