@@ -47,6 +47,15 @@ pub trait RewardModel: Send + Sync {
 
     /// Rewards of a batch, in order. The result has one finite or NaN value per input; the caller refuses NaN.
     fn score(&self, batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError>;
+
+    /// Refuses a prompt's record that [`Self::score`] would refuse whatever the response, so that a missing field
+    /// shows before anything is drawn. The error's `item_idx` is 0.
+    ///
+    /// # Errors
+    /// A field that is missing or that the reward cannot use.
+    fn check_record(&self, _record: &serde_json::Map<String, serde_json::Value>) -> Result<(), RewardError> {
+        Ok(())
+    }
 }
 
 /// Why a reward could not be computed.

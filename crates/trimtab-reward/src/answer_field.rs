@@ -1,7 +1,7 @@
 //! The record's `answer` field as verifiers read it. Knows the field's shapes, not what is compared.
 
-use serde_json::Value;
-use trimtab_base::{RewardError, ScoreInput};
+use serde_json::{Map, Value};
+use trimtab_base::RewardError;
 
 /// Field of the prompt's record that holds the expected answer.
 pub(crate) const FIELD: &str = "answer";
@@ -10,9 +10,9 @@ pub(crate) const FIELD: &str = "answer";
 pub(crate) fn accepted_answers(
     reward: &str,
     item_idx: usize,
-    input: &ScoreInput,
+    record: &Map<String, Value>,
 ) -> Result<Vec<String>, RewardError> {
-    let value = input.record.get(FIELD).ok_or_else(|| RewardError::MissingField {
+    let value = record.get(FIELD).ok_or_else(|| RewardError::MissingField {
         reward: reward.to_owned(),
         item_idx,
         field: FIELD.to_owned(),

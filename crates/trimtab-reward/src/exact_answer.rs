@@ -1,5 +1,6 @@
 //! Exact-answer verifier. Knows text equality, not meaning.
 
+use serde_json::{Map, Value};
 use trimtab_base::{RewardError, RewardModel, ScoreInput};
 
 use crate::answer_field::{accepted_answers, after_marker};
@@ -22,7 +23,7 @@ impl ExactAnswer {
 
     fn reward(&self, item_idx: usize, input: &ScoreInput) -> Result<f64, RewardError> {
         let response: Vec<&str> = after_marker(&input.response).split_whitespace().collect();
-        let accepted = accepted_answers(&self.name, item_idx, input)?;
+        let accepted = accepted_answers(&self.name, item_idx, &input.record)?;
         let is_correct = accepted.iter().any(|answer| {
             after_marker(answer)
                 .split_whitespace()
@@ -48,11 +49,15 @@ impl RewardModel for ExactAnswer {
             .map(|(item_idx, input)| self.reward(item_idx, input))
             .collect()
     }
+
+    fn check_record(&self, record: &Map<String, Value>) -> Result<(), RewardError> {
+        accepted_answers(&self.name, 0, record).map(drop)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::testing::{answer_input, text_input};
@@ -97,6 +102,8 @@ mod tests {
                 matches!(error, RewardError::BadField { item_idx: 0, .. }),
                 "{unusable}: {error}"
             );
+            let record = answer_input("x", unusable.clone()).record;
+            assert!(verifier.check_record(&record).is_err(), "{unusable}");
         }
     }
 }

@@ -5,7 +5,8 @@ use trimtab_base::{RewardError, RewardModel, ScoreInput};
 
 /// 1 if the whole response, apart from surrounding white space, is one JSON value (RFC 8259), else 0.
 ///
-/// Any value counts, a bare number or string too. Text around the value, a Markdown fence for instance, makes it 0.
+/// Any value counts, a bare number or string too, nested however deep (`serde_json`'s limit of 128 does not hold where
+/// the value is skipped rather than built). Text around the value, a Markdown fence for instance, makes it 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonValidity {
     name: String,
@@ -65,5 +66,8 @@ mod tests {
             .score(&[text_input(&"[".repeat(depth))])
             .unwrap();
         assert_eq!(rewards, [0.0]);
+        let nested = "[".repeat(depth) + &"]".repeat(depth);
+        let rewards = JsonValidity::new("json").score(&[text_input(&nested)]).unwrap();
+        assert_eq!(rewards, [1.0]);
     }
 }

@@ -97,8 +97,8 @@ pub const REWARDS: [(&str, &str, &str); 9] = [
     ),
     (
         "http",
-        "http://<host/path>",
-        "reward from an HTTP endpoint, JSON lines in and out",
+        "http[s]://<host/path>",
+        "reward from an endpoint, http:// or https://, JSON lines in and out",
     ),
 ];
 
@@ -201,7 +201,7 @@ impl RewardKind {
         let name = self.to_string();
         let bad_pattern = |source: regex::Error| RewardSpecError::BadPattern {
             name: self.name(),
-            source: Box::new(source),
+            problem: Box::new(source),
         };
         Ok(match self {
             Self::Length { max_tokens } => Box::new(Length::new(name, *max_tokens)),
@@ -225,6 +225,11 @@ impl RewardKind {
 fn known_form(name: &str) -> Result<(&'static str, &'static str), RewardSpecError> {
     if let Some(&(known, form, _)) = REWARDS.iter().find(|(known, _, _)| *known == name) {
         return Ok((known, form));
+    }
+    if name.contains('+') {
+        return Err(RewardSpecError::GluedTerms {
+            name: name.to_owned(),
+        });
     }
     let similarity = |known: &str| strsim::jaro_winkler(&name.to_lowercase(), known);
     let nearest = REWARDS

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
+use serde_json::{Map, Value};
 use trimtab_base::{RewardError, RewardModel, ScoreInput};
 
 use crate::answer_field::{FIELD, accepted_answers, after_marker, bad_answer};
@@ -33,21 +34,20 @@ impl NumericAnswer {
     }
 
     fn reward(&self, item_idx: usize, input: &ScoreInput) -> Result<f64, RewardError> {
-        let accepted = accepted_answers(&self.name, item_idx, input)?
-            .iter()
-            .map(|text| last_number(after_marker(text)))
-            .collect::<Option<Vec<f64>>>()
-            .ok_or_else(|| {
-                bad_answer(
-                    &self.name,
-                    item_idx,
-                    "a number or text that ends in one",
-                    &input.record[FIELD],
-                )
-            })?;
+        let accepted = self.accepted(item_idx, &input.record)?;
         let response = last_number(after_marker(&input.response));
         let is_correct = response.is_some_and(|got| accepted.iter().any(|&answer| self.agree(got, answer)));
         Ok(f64::from(u8::from(is_correct)))
+    }
+
+    /// The numbers that count as right for this record.
+    fn accepted(&self, item_idx: usize, record: &Map<String, Value>) -> Result<Vec<f64>, RewardError> {
+        let texts = accepted_answers(&self.name, item_idx, record)?;
+        let numbers = texts.iter().map(|text| last_number(after_marker(text)));
+        numbers.collect::<Option<_>>().ok_or_else(|| {
+            let expected = "a number or text that ends in one";
+            bad_answer(&self.name, item_idx, expected, &record[FIELD])
+        })
     }
 
     fn agree(&self, got: f64, answer: f64) -> bool {
@@ -119,12 +119,16 @@ impl RewardModel for NumericAnswer {
             .map(|(item_idx, input)| self.reward(item_idx, input))
             .collect()
     }
+
+    fn check_record(&self, record: &Map<String, Value>) -> Result<(), RewardError> {
+        self.accepted(0, record).map(drop)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::testing::{answer_input, text_input};

@@ -55,6 +55,12 @@ pub enum RewardSpecError {
         /// All forms, comma separated.
         known: String,
     },
+    /// Terms without white space between them.
+    #[error("expected the name of a reward, got {name:?}; terms are joined by ` + ` with spaces")]
+    GluedTerms {
+        /// The name as written.
+        name: String,
+    },
     /// What follows a `*` is not a usable weight.
     #[error(
         "expected a finite weight after `*` in {term:?}, got {weight:?}; terms are joined by ` + ` with spaces"
@@ -76,12 +82,12 @@ pub enum RewardSpecError {
         got: String,
     },
     /// The argument is not a regular expression.
-    #[error("reward {name}: {source}")]
+    #[error("reward {name}: {problem}")]
     BadPattern {
         /// The reward's name.
         name: &'static str,
-        /// The regex engine's account.
-        source: Box<regex::Error>,
+        /// The regex engine's account. Part of the message and therefore no source, which would be printed again.
+        problem: Box<regex::Error>,
     },
     /// A quoted argument does not end, or something other than a weight follows it.
     #[error(
@@ -110,10 +116,18 @@ impl RewardSpec {
     /// # Errors
     /// Arguments that only the reward itself can judge: a pattern, a command line, a URL.
     pub fn build(&self) -> Result<Box<dyn RewardModel>, RewardSpecError> {
+        self.build_with(&ExternalLimits::default())
+    }
+
+    /// The rewards, with these limits for external scorers.
+    ///
+    /// # Errors
+    /// Those of [`Self::build`].
+    pub fn build_with(&self, limits: &ExternalLimits) -> Result<Box<dyn RewardModel>, RewardSpecError> {
         match self.terms.as_slice() {
             // A single reward keeps its own name and unit, and gets no wrapper that could turn -inf into NaN.
-            [RewardTerm { kind, weight: 1.0 }] => kind.build(&ExternalLimits::default()),
-            _ => Ok(Box::new(self.build_weighted(&ExternalLimits::default())?)),
+            [RewardTerm { kind, weight: 1.0 }] => kind.build(limits),
+            _ => Ok(Box::new(self.build_weighted(limits)?)),
         }
     }
 

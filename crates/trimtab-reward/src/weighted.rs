@@ -1,5 +1,6 @@
 //! Weighted sum of rewards. Knows rewards through their trait only.
 
+use serde_json::{Map, Value};
 use trimtab_base::{RewardError, RewardModel, ScoreInput};
 
 /// One reward of a [`WeightedSum`].
@@ -97,6 +98,12 @@ impl RewardModel for WeightedSum {
 
     fn score(&self, batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError> {
         Ok(self.score_terms(batch)?.totals)
+    }
+
+    fn check_record(&self, record: &Map<String, Value>) -> Result<(), RewardError> {
+        self.terms
+            .iter()
+            .try_for_each(|term| term.reward.check_record(record))
     }
 }
 

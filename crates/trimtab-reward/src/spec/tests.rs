@@ -99,6 +99,9 @@ fn refuses_with_the_remedy() {
         "json*0.8+length",
         "got \"0.8+length\"; terms are joined by ` + ` with spaces",
     );
+    for glued in ["json*0.5+length", "json+length", "json*0.5+length*2"] {
+        check(glued, "terms are joined by ` + ` with spaces");
+    }
     check(
         "length:0",
         "reward length: expected T_max in tokens, at least 1, got \"0\"",
@@ -130,6 +133,47 @@ fn refuses_at_build_what_parsing_cannot_judge() {
         "reward cmd: expected a command line with closed quotes",
     );
     check("http:ftp://x", "reward http: expected a URL");
+}
+
+#[test]
+fn errors_say_everything_once() {
+    let spec: RewardSpec = "regex:(".parse().unwrap();
+    let error = spec.build().err().expect("must be refused");
+    assert!(
+        std::error::Error::source(&error).is_none(),
+        "its text is in the message"
+    );
+}
+
+#[test]
+fn records_are_checked_before_there_are_responses() {
+    let check = |spec: &str, record: serde_json::Value, expect: bool| {
+        let reward = spec.parse::<RewardSpec>().unwrap().build().unwrap();
+        let record = record.as_object().unwrap();
+        assert_eq!(
+            reward.check_record(record).is_ok(),
+            expect,
+            "{spec} with {record:?}"
+        );
+    };
+    check("length", serde_json::json!({}), true);
+    check("answer", serde_json::json!({}), false);
+    check("answer", serde_json::json!({"answer": "x"}), true);
+    check("numeric", serde_json::json!({"answer": "x"}), false);
+    check("numeric", serde_json::json!({"answer": "x 4"}), true);
+    check("length + numeric*0.5", serde_json::json!({"answer": "x"}), false);
+}
+
+#[test]
+fn external_limits_reach_the_scorer() {
+    let limits = ExternalLimits {
+        num_retries: 0,
+        ..ExternalLimits::default()
+    };
+    let spec: RewardSpec = "http://127.0.0.1:1/".parse().unwrap();
+    let error = spec.build_with(&limits).unwrap().score(&[text_input("a")]);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("gave up after 1 attempt:"), "{error}");
 }
 
 #[test]
