@@ -83,14 +83,14 @@ pub enum StoreError {
         needed_bytes: u64,
     },
     /// A file operation failed.
-    #[error("could not {action} {}: {source}", path.display())]
+    #[error("could not {action} {}: {cause}", path.display())]
     Io {
         /// What was attempted, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
+        /// The system's reason. Not a source, since it is in the text already.
+        cause: io::Error,
     },
     /// A file in the store is not what was put there.
     #[error(
@@ -119,12 +119,12 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| match source.kind() {
+        move |cause| match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull {
                 path,
                 needed_bytes: 0,
             },
-            _ => Self::Io { action, path, source },
+            _ => Self::Io { action, path, cause },
         }
     }
 }
@@ -263,14 +263,14 @@ pub enum SourceError {
         needed_bytes: u64,
     },
     /// A file operation failed.
-    #[error("could not {action} {}: {source}", path.display())]
+    #[error("could not {action} {}: {cause}", path.display())]
     Io {
         /// What was attempted, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
+        /// The system's reason. Not a source, since it is in the text already.
+        cause: io::Error,
     },
 }
 
@@ -286,11 +286,11 @@ impl SourceError {
         needed_bytes: u64,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| match source.kind() {
+        move |cause| match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::DiskFull { path, needed_bytes }
             }
-            _ => Self::Io { action, path, source },
+            _ => Self::Io { action, path, cause },
         }
     }
 }

@@ -110,17 +110,26 @@ impl Manifest {
 impl Installed {
     /// Reads the record in `dir`; `None` if there is none that can be used.
     pub(crate) fn read(dir: &Path) -> Option<Self> {
-        let text = fs::read(dir.join(MANIFEST)).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
-        let is_safe = |file: &StoredFile| check_file_name(&file.name).is_ok();
-        let knows_opened = manifest
-            .opens
-            .iter()
-            .all(|opened| manifest.files.iter().any(|file| file.name == *opened));
-        (manifest.schema == SCHEMA && knows_opened && manifest.files.iter().all(is_safe)).then(|| Self {
-            dir: dir.to_owned(),
-            manifest,
-        })
+        Self::try_read(dir).ok().flatten()
+    }
+
+    /// Reads the record in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// The record's path, and why it cannot be used.
+    pub(crate) fn try_read(dir: &Path) -> Result<Option<Self>, (PathBuf, String)> {
+        let path = dir.join(MANIFEST);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| error.to_string()),
+        };
+        match text.and_then(|text| parse(&text)) {
+            Ok(manifest) => Ok(Some(Self {
+                dir: dir.to_owned(),
+                manifest,
+            })),
+            Err(reason) => Err((path, format!("the record is unreadable: {reason}"))),
+        }
     }
 
     /// What a checkpoint reader is to open.
@@ -178,6 +187,23 @@ impl Installed {
             file.modified_ns = modified_ns(&metadata);
         }
         Ok((files != self.manifest.files).then_some(files))
+    }
+}
+
+/// A record whose names are safe to use below its folder.
+fn parse(text: &[u8]) -> Result<Manifest, String> {
+    let manifest: Manifest = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if manifest.schema != SCHEMA {
+        return Err(format!("expected schema {SCHEMA}, got {}", manifest.schema));
+    }
+    manifest
+        .files
+        .iter()
+        .try_for_each(|file| check_file_name(&file.name))?;
+    let is_listed = |opened: &&String| manifest.files.iter().any(|file| file.name == **opened);
+    match manifest.opens.as_ref().filter(|opened| !is_listed(opened)) {
+        Some(opened) => Err(format!("it opens {opened:?}, which is none of its files")),
+        None => Ok(manifest),
     }
 }
 

@@ -162,6 +162,45 @@ pub(crate) fn looks_like_path(spec: &str) -> bool {
     path.is_absolute() || spec.starts_with(['.', '~']) || (has_model_extension && !spec.contains(':'))
 }
 
+/// The file or folder that is meant by `path`, and its kind: a folder without safetensors stands for the one model
+/// file in it.
+pub(crate) fn local_model(path: PathBuf) -> Result<(PathBuf, ModelFormat), StoreError> {
+    if !path.is_dir() || !safetensors_in(&path)?.is_empty() {
+        let format = local_format(&path)?;
+        return Ok((path, format));
+    }
+    let names = model_files_in(&path)?;
+    match names.as_slice() {
+        // An empty folder, or one that lacks the weights: the general message says what a folder needs.
+        [] => local_format(&path).map(|format| (path, format)),
+        [name] => {
+            let file = path.join(name);
+            local_format(&file).map(|format| (file, format))
+        }
+        several => Err(StoreError::BadLocalModel {
+            reason: format!(
+                "the folder has {} model files; name one of {}",
+                several.len(),
+                several.join(", ")
+            ),
+            path,
+        }),
+    }
+}
+
+/// The names of the single-file models of a folder, sorted: `*.gguf` and llama2.c's `*.bin` without its vocabularies,
+/// which are called `tokenizer.bin` or, for small ones, such as `tok512.bin`.
+fn model_files_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let is_vocabulary = |name: &str| {
+        let size = name
+            .strip_prefix("tok")
+            .and_then(|rest| rest.strip_suffix(".bin"));
+        size.is_some_and(|size| size == "enizer" || size.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let names = names_in(folder, &["gguf", "bin"])?;
+    Ok(names.into_iter().filter(|name| !is_vocabulary(name)).collect())
+}
+
 /// Judges what kind of model lies at `path`.
 pub(crate) fn local_format(path: &Path) -> Result<ModelFormat, StoreError> {
     let refuse = |reason: &str| {
@@ -176,7 +215,7 @@ pub(crate) fn local_format(path: &Path) -> Result<ModelFormat, StoreError> {
             safetensors_in(path)?.is_empty(),
         ) {
             (true, false) => Ok(ModelFormat::SafetensorsFolder),
-            (false, _) => refuse("the folder has no config.json"),
+            (false, _) => refuse("the folder has no config.json and no .gguf or llama2.c .bin file"),
             (true, true) => refuse("the folder has no *.safetensors file"),
         };
     }
@@ -195,12 +234,21 @@ pub(crate) fn local_format(path: &Path) -> Result<ModelFormat, StoreError> {
 
 /// The names of the `*.safetensors` files of a folder, sorted.
 pub(crate) fn safetensors_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    names_in(folder, &["safetensors"])
+}
+
+/// The names in a folder that end in one of `extensions`, sorted.
+fn names_in(folder: &Path, extensions: &[&str]) -> Result<Vec<String>, StoreError> {
+    let is_wanted = |name: &String| {
+        let extension = Path::new(name).extension().and_then(OsStr::to_str);
+        extension.is_some_and(|extension| extensions.contains(&extension))
+    };
     let entries = folder.read_dir().map_err(StoreError::io("list", folder))?;
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(StoreError::io("list", folder))?.file_name();
         match name.into_string() {
-            Ok(name) if name.ends_with(".safetensors") => names.push(name),
+            Ok(name) if is_wanted(&name) => names.push(name),
             _ => {}
         }
     }

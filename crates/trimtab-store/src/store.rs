@@ -2,6 +2,7 @@
 //! fetched is in `fetch`; where things lie is in `layout`.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
@@ -12,7 +13,7 @@ use crate::layout::{Layout, create_dir, dir_bytes, remove_dir};
 use crate::local::LocalHashes;
 use crate::manifest::{Installed, Manifest};
 use crate::progress::Progress;
-use crate::spec::{HubRef, ModelFormat, ModelRef, local_format, looks_like_path};
+use crate::spec::{HubRef, ModelFormat, ModelRef, local_format, local_model, looks_like_path};
 use crate::table::{SourcePolicy, Table, TableModel};
 use crate::tools::Tools;
 
@@ -94,8 +95,14 @@ impl Store {
     /// an absent folder is an empty store.
     ///
     /// # Errors
-    /// [`StoreError::BadTable`] if the built-in table breaks its own rules, which a test excludes.
+    /// [`StoreError::Io`] if `root` is a file; [`StoreError::BadTable`] if the built-in table breaks its own rules,
+    /// which a test excludes.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        if root.exists() && !root.is_dir() {
+            let reason = "expected a folder, got a file; set TRIMTAB_HOME to a folder";
+            let error = io::Error::new(io::ErrorKind::NotADirectory, reason);
+            return Err(StoreError::io("keep models in", root)(error));
+        }
         Ok(Self {
             layout: Layout::new(root),
             table: Table::built_in()?,
@@ -132,7 +139,8 @@ impl Store {
         self.layout.root()
     }
 
-    /// Says what `spec` names: an alias, else an existing path or what can only be one, else a hub repository.
+    /// Says what `spec` names: an alias, else an existing path or what can only be one, else a hub repository. A
+    /// folder that holds one model file stands for that file.
     ///
     /// # Errors
     /// [`StoreError::UnknownModel`] with all aliases and the nearest; [`StoreError::BadName`] and
@@ -143,7 +151,7 @@ impl Store {
         }
         let path = expand_home(spec);
         if looks_like_path(spec) || (!spec.is_empty() && path.exists()) {
-            let format = local_format(&path)?;
+            let (path, format) = local_model(path)?;
             return Ok(ModelRef::Local { path, format });
         }
         match HubRef::parse(spec) {
@@ -152,18 +160,19 @@ impl Store {
         }
     }
 
+    /// Aliases that contain what was typed are nearer than all others; of equally near ones the table's first counts.
     fn unknown(&self, name: &str) -> StoreError {
-        /// Below this, names have little in common but letters.
-        const MIN_SIMILARITY: f64 = 0.75;
         let wanted = name.to_lowercase();
         let known = self.table.aliases();
-        let scored = known
+        let nearness = |alias: &str| {
+            let is_part = !wanted.is_empty() && alias.contains(&wanted);
+            strsim::jaro_winkler(&wanted, alias) + f64::from(u8::from(is_part))
+        };
+        let nearest = known
             .iter()
-            .map(|alias| (strsim::jaro_winkler(&wanted, alias), alias));
-        let nearest = scored
-            .filter(|(score, _)| *score >= MIN_SIMILARITY)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let nearest = nearest.map(|(_, alias)| alias.clone());
+            .rev()
+            .max_by(|a, b| nearness(a).total_cmp(&nearness(b)))
+            .cloned();
         StoreError::UnknownModel {
             name: name.to_owned(),
             nearest,
@@ -264,7 +273,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::AllSourcesFailed`] with the reason of each source and what was kept;
     /// [`StoreError::DiskFull`]; [`StoreError::NotPresent`] if the policy allows no source;
-    /// [`StoreError::NoSuchSource`] if the model has none of the wanted kind; [`StoreError::Damaged`].
+    /// [`StoreError::NoSuchSource`] if the model has none of the wanted kind; [`StoreError::Damaged`], for a damaged
+    /// record only if the policy allows no source, since it is replaced by fetching anew.
     pub fn get_ref(
         &self,
         model: &ModelRef,
@@ -277,6 +287,9 @@ impl Store {
         let recipe = self.recipe(model)?;
         if let Some(installed) = self.installed(&recipe) {
             return self.checked(&recipe, installed, progress);
+        }
+        if policy == SourcePolicy::Offline {
+            return Err(self.absent(&recipe));
         }
         let allowed = recipe.allowed(policy)?;
         create_dir(&self.layout.models_dir())?;
@@ -292,7 +305,7 @@ impl Store {
     /// Like [`Store::get`], but fetches nothing.
     ///
     /// # Errors
-    /// [`StoreError::NotPresent`] if the model is not in the store.
+    /// [`StoreError::NotPresent`] if the model is not in the store; [`StoreError::Damaged`] if its record is unreadable.
     pub fn path(&self, spec: &str) -> Result<PathBuf, StoreError> {
         match self.resolve(spec)? {
             ModelRef::Local { path, .. } => Ok(path),
@@ -367,10 +380,19 @@ impl Store {
 
     fn present<'a>(&'a self, model: &'a ModelRef) -> Result<(Recipe<'a>, Installed), StoreError> {
         let recipe = self.recipe(model)?;
-        let installed = self
-            .installed(&recipe)
-            .ok_or_else(|| StoreError::NotPresent { name: recipe.name() })?;
-        Ok((recipe, installed))
+        match self.installed(&recipe) {
+            Some(installed) => Ok((recipe, installed)),
+            None => Err(self.absent(&recipe)),
+        }
+    }
+
+    /// Why a model cannot be given from the store: it is not there, or its record does not say what is there.
+    fn absent(&self, recipe: &Recipe<'_>) -> StoreError {
+        let name = recipe.name();
+        match Installed::try_read(&self.layout.model_dir(&recipe.key())) {
+            Ok(_) => StoreError::NotPresent { name },
+            Err((path, reason)) => StoreError::Damaged { name, path, reason },
+        }
     }
 
     /// Checks a stored model. Files that were touched but are unchanged get their new times recorded, so that they

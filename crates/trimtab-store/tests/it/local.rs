@@ -93,12 +93,63 @@ fn a_damaged_memory_of_hashes_is_ignored() {
 #[test]
 fn a_store_that_cannot_be_written_still_hashes() {
     let place = Place::new();
-    // A file in place of the store's folder.
-    fs::write(place.path("home"), b"").unwrap();
+    // A file in place of the folder of hashes.
+    fs::create_dir(place.path("home")).unwrap();
+    fs::write(place.home("local-hashes"), b"").unwrap();
     let (store, path) = (Store::open(&place.path("home")).unwrap(), place.path("m.bin"));
     fs::write(&path, b"one").unwrap();
     age(&path, 0);
     assert_eq!(hash(&store, &path), sha(b"one"));
+}
+
+#[test]
+fn a_file_is_no_store() {
+    let place = Place::new();
+    fs::write(place.path("home"), b"").unwrap();
+    let error = Store::open(&place.path("home")).unwrap_err().to_string();
+    let home = place.path("home").display().to_string();
+    assert!(
+        error.contains(&home) && error.contains("got a file; set TRIMTAB_HOME to a folder"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_folder_stands_for_the_one_model_file_in_it() {
+    let place = Place::new();
+    let store = Store::open(&place.path("home")).unwrap();
+    let check = |files: &[&str], expect: Result<(&str, ModelFormat), &str>| {
+        let folder = place.path("folder");
+        fs::create_dir(&folder).unwrap();
+        for name in files {
+            fs::write(folder.join(name), name).unwrap();
+        }
+        let got = store.get(folder.to_str().unwrap(), SourcePolicy::Any, &mut NoProgress);
+        match (got, expect) {
+            (Ok(model), Ok((name, format))) => {
+                assert_eq!((model.path, model.format), (folder.join(name), format));
+                assert_eq!(model.weights_sha256.to_string(), sha(name.as_bytes()));
+            }
+            (Err(error), Err(reason)) => assert!(error.to_string().contains(reason), "{error}"),
+            (got, expect) => panic!("{files:?}: expected {expect:?}, got {got:?}"),
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    };
+    check(&["m.gguf", "README.md"], Ok(("m.gguf", ModelFormat::Gguf)));
+    check(
+        &["stories15M.bin", "tokenizer.bin"],
+        Ok(("stories15M.bin", ModelFormat::Llama2C)),
+    );
+    check(
+        &["stories260K.bin", "tok512.bin"],
+        Ok(("stories260K.bin", ModelFormat::Llama2C)),
+    );
+    check(
+        &["a.gguf", "b.gguf"],
+        Err("has 2 model files; name one of a.gguf, b.gguf"),
+    );
+    check(&["tokenizer.bin"], Err("no config.json and no .gguf"));
+    check(&["model.safetensors", "m.gguf"], Err("no config.json"));
 }
 
 #[test]

@@ -38,19 +38,23 @@ fn aliases_paths_and_repositories_are_told_apart() {
 fn an_unknown_name_lists_what_exists_and_the_nearest() {
     let store = built_in(&Place::new());
     for (name, near) in [
-        ("smollm2-135m-instrct", Some("smollm2-135m-instruct")),
-        ("SmolLM2", Some("smollm2-135m-instruct")),
-        ("storis15m", Some("stories15m")),
-        ("qwen2.5-coder-1.5b", Some("qwen2.5-coder-1.5b-instruct")),
-        ("xyz", None),
-        ("", None),
+        ("smollm2-135m-instrct", "smollm2-135m-instruct"),
+        ("SmolLM2", "smollm2-135m-instruct"),
+        ("storis15m", "stories15m"),
+        ("qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-instruct"),
+        ("Qwen", "qwen2.5-coder-0.5b-instruct"),
+        ("1.5b", "qwen2.5-coder-1.5b-instruct"),
+        ("gemma-3", "gemma3-270m"),
+        // Nothing in common with any: the table's first, which is the one for a first try.
+        ("xyz", "smollm2-135m-instruct"),
+        ("", "smollm2-135m-instruct"),
     ] {
         let error = store.get(name, SourcePolicy::Any, &mut NoProgress).unwrap_err();
         let text = error.to_string();
         let StoreError::UnknownModel { nearest, known, .. } = error else {
             panic!("for {name:?}: {text}")
         };
-        assert_eq!(nearest.as_deref(), near, "for {name:?}");
+        assert_eq!(nearest.as_deref(), Some(near), "for {name:?}");
         assert!(
             known.iter().all(|alias| text.contains(alias)) && known.len() >= 5,
             "{text}"

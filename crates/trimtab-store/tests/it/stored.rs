@@ -130,7 +130,7 @@ fn a_new_version_in_the_table_replaces_the_old_one() {
 }
 
 #[test]
-fn unusable_records_count_as_absent() {
+fn an_unreadable_record_is_named_and_fetching_replaces_it() {
     let hostile = r#"{"schema": 1, "name": "m", "source": "s", "opens": "../x", "weights_sha256": "SHA",
         "files": [{"name": "../x", "size_bytes": 1, "sha256": "SHA", "modified_ns": 0}]}"#;
     let hostile = hostile.replace("SHA", &sha(b"12345"));
@@ -138,10 +138,18 @@ fn unusable_records_count_as_absent() {
         let place = Place::new();
         let store = filled(&place, b"12345");
         fs::write(place.home("models/m/manifest.json"), record).unwrap();
-        assert!(
-            matches!(get(&store), Err(StoreError::NotPresent { .. })),
-            "for {record}"
-        );
+        let results = [
+            get(&store),
+            store.path("m").map(drop),
+            store.verify("m", &mut NoProgress).map(drop),
+        ];
+        for result in results {
+            let error = result.unwrap_err().to_string();
+            assert!(
+                error.contains("manifest.json: the record is unreadable: "),
+                "for {record}: {error}"
+            );
+        }
         assert!(
             store
                 .get("m", SourcePolicy::Any, &mut NoProgress)
