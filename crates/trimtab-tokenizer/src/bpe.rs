@@ -233,9 +233,9 @@ fn added_vocabulary(
     words: &Words,
 ) -> Result<(AddedVocabulary, HashMap<String, u32>), TokenizerError> {
     if tokens.len() > MAX_ADDED_LEN {
-        return Err(TokenizerError::TooManyTokens {
+        return Err(TokenizerError::WrongCount {
             what: "added tokens",
-            limit: MAX_ADDED_LEN,
+            expected: 0..=MAX_ADDED_LEN,
             got: tokens.len(),
         });
     }

@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a vocabulary, a text or a chat template. Knows no other module.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -23,23 +24,14 @@ pub enum TokenizerError {
         /// Metadata key or JSON path.
         field: &'static str,
     },
-    /// A list runs parallel to the tokens but has another length.
-    #[error("{field}: expected {expected} entries, one per token, got {got}; the file is corrupt")]
-    LengthMismatch {
-        /// Metadata key of the list.
-        field: &'static str,
-        /// Number of tokens.
-        expected: usize,
-        /// Number of entries.
-        got: usize,
-    },
-    /// The vocabulary is larger than any model's, so the file is taken to be hostile.
-    #[error("expected at most {limit} {what}, got {got}; the file is corrupt")]
-    TooManyTokens {
-        /// What there are too many of.
+    /// A list runs parallel to the tokens but has another length, or a vocabulary is larger than any model's, so that
+    /// the file is taken to be hostile.
+    #[error("{what}: expected {}, got {got}; the file is corrupt", count(expected))]
+    WrongCount {
+        /// Metadata key of the list, or what there are too many of.
         what: &'static str,
-        /// Largest accepted number.
-        limit: usize,
+        /// Accepted numbers.
+        expected: RangeInclusive<usize>,
         /// Number found, or the largest id plus one.
         got: usize,
     },
@@ -114,6 +106,13 @@ pub enum TokenizerError {
     /// The chat template is at fault.
     #[error(transparent)]
     Template(#[from] TemplateError),
+}
+
+fn count(expected: &RangeInclusive<usize>) -> String {
+    match (expected.start(), expected.end()) {
+        (least, most) if least == most => format!("{most} entries, one per token"),
+        (_, most) => format!("at most {most}"),
+    }
 }
 
 /// Why a chat template could not be compiled or rendered.

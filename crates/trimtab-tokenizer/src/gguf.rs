@@ -118,9 +118,9 @@ fn named_ids(vocab: &GgufVocab) -> impl Iterator<Item = (&'static str, u32)> {
 fn token_kinds(vocab: &GgufVocab) -> Result<Vec<TokenKind>, TokenizerError> {
     let vocab_len = vocab.tokens.len();
     if vocab_len > MAX_VOCAB_LEN {
-        return Err(TokenizerError::TooManyTokens {
+        return Err(TokenizerError::WrongCount {
             what: "tokens",
-            limit: MAX_VOCAB_LEN,
+            expected: 0..=MAX_VOCAB_LEN,
             got: vocab_len,
         });
     }
@@ -155,7 +155,11 @@ fn check_len(field: &'static str, expected: usize, got: usize) -> Result<(), Tok
     if expected == got {
         Ok(())
     } else {
-        Err(TokenizerError::LengthMismatch { field, expected, got })
+        Err(TokenizerError::WrongCount {
+            what: field,
+            expected: expected..=expected,
+            got,
+        })
     }
 }
 

@@ -17,6 +17,11 @@ use crate::hf_json::{TokenizerJson, Vocabulary};
 use crate::space_mark::Prefix;
 use crate::tokenizer::{Codec, Tokenizer};
 
+/// Gives the text of the file of a name; `None` if there is none.
+type ReadFile<'a> = dyn Fn(&str) -> Result<Option<String>, TokenizerError> + 'a;
+
+/// The file that no tokenizer can do without.
+const TOKENIZER_JSON: &str = "tokenizer.json";
 /// Largest file that is read; Gemma's `tokenizer.json` has 33 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -36,14 +41,29 @@ impl Tokenizer {
     /// # Errors
     /// A typed error names the file or field at fault; no content of the folder makes this panic.
     pub fn from_hf_folder(folder: &Path) -> Result<Self, TokenizerError> {
-        let path = folder.join("tokenizer.json");
-        let text = read_text(&path)?.ok_or_else(|| TokenizerError::File {
-            path: path.clone(),
-            problem: "is missing; a tokenizer needs it".to_owned(),
+        Self::from_hf_files(&|name| read_text(&folder.join(name))).map_err(|error| match error {
+            TokenizerError::File { path, problem } => TokenizerError::File {
+                path: folder.join(path),
+                problem,
+            },
+            other => other,
+        })
+    }
+
+    /// As [`Self::from_hf_folder`], of files that lie elsewhere than in a folder: `read` gives the text of the file of
+    /// a name, or `None` if there is none.
+    ///
+    /// # Errors
+    /// A typed error names the file or field at fault, or is what `read` answered.
+    pub fn from_hf_files(read: &ReadFile<'_>) -> Result<Self, TokenizerError> {
+        let text = read(TOKENIZER_JSON)?
+            .ok_or_else(|| in_file(TOKENIZER_JSON, "is missing; a tokenizer needs it".to_owned()))?;
+        let json = TokenizerJson::parse(&text).map_err(|error| match error {
+            TokenizerError::File { problem, .. } => in_file(TOKENIZER_JSON, problem),
+            other => other,
         })?;
-        let json = TokenizerJson::parse(&text).map_err(|error| at_file(&path, error))?;
         drop(text);
-        let names = SpecialNames::read(folder)?;
+        let names = SpecialNames::read(read)?;
         let template_bos = json.template_bos();
         let bos_piece = names.bos_token.or_else(|| template_bos.clone());
         let mut vocabulary = Vocabulary::try_new(json)?;
@@ -59,7 +79,7 @@ impl Tokenizer {
             bos: bos_piece,
             eos: names.eos_token,
         };
-        let template = chat_template(folder, names.chat_template)?;
+        let template = chat_template(read, names.chat_template)?;
         Ok(Self {
             bytes: vocabulary.bytes(),
             strips_leading_space: vocabulary.prefix() != Prefix::Never,
@@ -158,14 +178,15 @@ impl TemplateField {
 }
 
 impl SpecialNames {
-    fn read(folder: &Path) -> Result<Self, TokenizerError> {
-        let config: TokenizerConfig = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let map: TokenizerConfig = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
-        let generation: Option<GenerationConfig> = read_json(&folder.join("generation_config.json"))?;
+    fn read(read: &ReadFile<'_>) -> Result<Self, TokenizerError> {
+        let config: TokenizerConfig = read_json(read, "tokenizer_config.json")?.unwrap_or_default();
+        let map: TokenizerConfig = read_json(read, "special_tokens_map.json")?.unwrap_or_default();
+        let generation: Option<GenerationConfig> = read_json(read, "generation_config.json")?;
         let stop_ids = match generation.and_then(|generation| generation.eos_token_id) {
             Some(ids) => Some(ids),
-            None => read_json::<GenerationConfig>(&folder.join("config.json"))?
-                .and_then(|config| config.eos_token_id),
+            None => {
+                read_json::<GenerationConfig>(read, "config.json")?.and_then(|config| config.eos_token_id)
+            }
         };
         Ok(Self {
             bos_token: config.bos_token.or(map.bos_token).map(NamedToken::into_text),
@@ -182,23 +203,26 @@ impl SpecialNames {
 }
 
 /// The source of the chat template, from the place that counts.
-fn chat_template(folder: &Path, in_config: Option<TemplateField>) -> Result<Option<String>, TokenizerError> {
-    if let Some(source) = read_text(&folder.join("chat_template.jinja"))? {
+fn chat_template(
+    read: &ReadFile<'_>,
+    in_config: Option<TemplateField>,
+) -> Result<Option<String>, TokenizerError> {
+    if let Some(source) = read("chat_template.jinja")? {
         return Ok(Some(source));
     }
     if let Some(source) = in_config.and_then(TemplateField::into_default) {
         return Ok(Some(source));
     }
-    let file: Option<TemplateFile> = read_json(&folder.join("chat_template.json"))?;
+    let file: Option<TemplateFile> = read_json(read, "chat_template.json")?;
     Ok(file
         .and_then(|file| file.chat_template)
         .and_then(TemplateField::into_default))
 }
 
-/// Content of a text file; `None` if there is none of that name.
+/// Content of a text file; `None` if there is none of that name. The path in an error is the bare name.
 fn read_text(path: &Path) -> Result<Option<String>, TokenizerError> {
     let problem = |problem: String| TokenizerError::File {
-        path: path.to_owned(),
+        path: path.file_name().unwrap_or_default().into(),
         problem,
     };
     let file = match File::open(path) {
@@ -216,26 +240,19 @@ fn read_text(path: &Path) -> Result<Option<String>, TokenizerError> {
 }
 
 /// Content of a JSON file; `None` if there is none of that name.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
-    let Some(text) = read_text(path)? else {
+fn read_json<T: DeserializeOwned>(read: &ReadFile<'_>, name: &str) -> Result<Option<T>, TokenizerError> {
+    let Some(text) = read(name)? else {
         return Ok(None);
     };
     // Read as a value first, in which a repeated key is no fault: some files name one token twice.
     let value: Result<Value, _> = serde_json::from_str(&text);
     let content = value.and_then(T::deserialize).map(Some);
-    content.map_err(|error| TokenizerError::File {
-        path: path.to_owned(),
-        problem: error.to_string(),
-    })
+    content.map_err(|error| in_file(name, error.to_string()))
 }
 
-/// Names the file in an error that only knows the text.
-fn at_file(path: &Path, error: TokenizerError) -> TokenizerError {
-    match error {
-        TokenizerError::File { problem, .. } => TokenizerError::File {
-            path: path.to_owned(),
-            problem,
-        },
-        other => other,
+fn in_file(name: &str, problem: String) -> TokenizerError {
+    TokenizerError::File {
+        path: name.into(),
+        problem,
     }
 }

@@ -279,9 +279,9 @@ fn index(entries: Vec<(String, u32)>, added: &[AddedEntry]) -> Result<Index, Tok
     // Some vocabularies have holes; a large one would only cost memory.
     let limit = MAX_VOCAB_LEN.min(2 * num_entries + 1024);
     if vocab_len > limit {
-        return Err(TokenizerError::TooManyTokens {
+        return Err(TokenizerError::WrongCount {
             what: "token ids",
-            limit,
+            expected: 0..=limit,
             got: vocab_len,
         });
     }

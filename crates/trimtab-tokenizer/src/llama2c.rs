@@ -24,9 +24,9 @@ impl Tokenizer {
     /// none is parsed.
     pub fn from_llama2c(tokens: Vec<(f32, Vec<u8>)>) -> Result<Self, TokenizerError> {
         if tokens.len() > MAX_VOCAB_LEN {
-            return Err(TokenizerError::TooManyTokens {
+            return Err(TokenizerError::WrongCount {
                 what: "tokens",
-                limit: MAX_VOCAB_LEN,
+                expected: 0..=MAX_VOCAB_LEN,
                 got: tokens.len(),
             });
         }
