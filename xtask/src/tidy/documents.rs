@@ -1,5 +1,5 @@
-//! Documents against the tree: links lead somewhere, and the commands that they show exist. Reads the command line's
-//! source for its words; the help texts themselves are tested where they are written.
+//! Documents against the tree: links lead somewhere, the commands that they show exist, and nothing waits to be filled
+//! in. Reads the command line's source for its words; the help texts themselves are tested where they are written.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -17,6 +17,8 @@ const CLI_FOLDER: &str = "crates/trimtab-cli/src/";
 const BUILT_IN_WORDS: [&str; 4] = ["help", "--help", "--version", "--"];
 
 static VARIANT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^    ([A-Z]\w*)\b").expect("a constant"));
+/// Where a table was to be pasted before the document was done.
+static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b[A-Z]+-TABLE\b").expect("a constant"));
 static RENAMED: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"#\[(?:command|clap)\([^)]*name = "([\w-]+)""#).expect("a constant"));
 
@@ -26,6 +28,7 @@ pub fn check(documents: &[SourceFile], rust: &[SourceFile], exists: &dyn Fn(&str
     let mut findings = Vec::new();
     for document in documents {
         findings.extend(check_links(document, exists));
+        findings.extend(check_placeholders(document));
         for code in markdown::commands(&document.text) {
             let wrong = invocations(&code)
                 .into_iter()
@@ -53,6 +56,16 @@ fn check_links(document: &SourceFile, exists: &dyn Fn(&str) -> bool) -> Vec<Find
         }
     }
     findings
+}
+
+fn check_placeholders(document: &SourceFile) -> Vec<Finding> {
+    let lines = document.text.lines().enumerate();
+    let found = lines.filter_map(|(idx, line)| Some((idx, PLACEHOLDER.find(line)?.as_str())));
+    let finding = |(idx, name): (usize, &str)| {
+        let message = format!("`{name}` stands where a table belongs; put the table there");
+        Finding::new(&document.path, idx + 1, message)
+    };
+    found.map(finding).collect()
 }
 
 /// `folder/file`, with `.` and `..` resolved.
@@ -291,6 +304,15 @@ mod tests {
         check_document(
             "```sh\necho a && cargo run -- frontier x.toml\n```\n",
             &["`trimtab frontier` does not exist"],
+        );
+    }
+
+    #[test]
+    fn tables_that_were_never_filled_in_are_found() {
+        check_document("A TABLE-top, a speed-table and the TABLE.", &[]);
+        check_document(
+            concat!("# Speed\n\nSPEED", "-TABLE\n"),
+            &[concat!("`SPEED", "-TABLE` stands where")],
         );
     }
 
