@@ -77,7 +77,7 @@ def parse_args():
     parser.add_argument("--skip-trimtab", action="store_true", help="measure llama.cpp alone; needs a GGUF --model")
     parser.add_argument("--trimtab", help="the program (default: built here with cargo build --release)")
     parser.add_argument("--llama-bin", help="folder with llama.cpp's tools (default: built from PyPI's source)")
-    parser.add_argument("--work", default=REPO / "target" / "llama_cpp", help="builds and models (default: %(default)s)")
+    parser.add_argument("--work", default=REPO / "target" / "llama_cpp", help="builds and models (default: target/llama_cpp here)")
     parser.add_argument("--out", help="results without suffix (default: WORK/results)")
     return parser.parse_args()
 
