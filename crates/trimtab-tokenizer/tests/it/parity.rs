@@ -1,9 +1,11 @@
 //! Real vocabularies against published tokenisations (`dev/parity.py`), for those that this machine has.
 //!
 //! Looked for are GGUF files in the model store (`TRIMTAB_HOME` or the platform's cache) and in the folder
-//! `TRIMTAB_TEST_VOCABS`, and `stories260K` in `../shared/data` beside the repository. Nothing is fetched.
+//! `TRIMTAB_TEST_VOCABS`, and `stories260K` in `../shared/data` beside the repository. Nothing is fetched. What
+//! `TRIMTAB_REQUIRE_MODELS` names (aliases, or `1` for all that `.ci/run` fetches) must be there.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +26,37 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// GGUF files of this machine.
 #[expect(
     clippy::disallowed_methods,
     reason = "tests have no command line to be told by"
 )]
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// Aliases of the models that must be there: those of the list that a GGUF file belongs to.
+fn required_models() -> Vec<String> {
+    match variable("TRIMTAB_REQUIRE_MODELS")
+        .as_deref()
+        .and_then(OsStr::to_str)
+    {
+        None | Some("") => Vec::new(),
+        Some("1") => vec![
+            "smollm2-135m-instruct".to_owned(),
+            "qwen2.5-coder-0.5b-instruct".to_owned(),
+        ],
+        // Its vocabulary is no GGUF file.
+        Some(list) => list
+            .split(',')
+            .filter(|name| *name != "stories15m")
+            .map(str::to_owned)
+            .collect(),
+    }
+}
+
+/// GGUF files of this machine.
 fn gguf_files() -> Vec<PathBuf> {
-    let home = env::var_os("TRIMTAB_HOME").map(PathBuf::from);
+    let home = variable("TRIMTAB_HOME").map(PathBuf::from);
     let store = home.or_else(|| Some(dirs::cache_dir()?.join("trimtab")));
     let mut files: Vec<PathBuf> = store
         .iter()
@@ -38,7 +64,7 @@ fn gguf_files() -> Vec<PathBuf> {
         .flat_map(|model| entries(&model))
         .collect();
     files.extend(
-        env::var_os("TRIMTAB_TEST_VOCABS")
+        variable("TRIMTAB_TEST_VOCABS")
             .iter()
             .flat_map(|dir| entries(Path::new(dir))),
     );
@@ -95,6 +121,13 @@ fn gguf_vocabularies_tokenise_as_published() {
     let files = gguf_files();
     if files.is_empty() {
         skip("no GGUF file in the model store; `trimtab quickstart` puts one there");
+    }
+    for alias in required_models() {
+        let lies_in = |path: &PathBuf| path.parent().is_some_and(|folder| folder.ends_with(&alias));
+        assert!(
+            files.iter().any(lies_in),
+            "{alias} is required and not in the store; `trimtab models get {alias}` fetches it"
+        );
     }
     for path in files {
         let Some(vocab) = vocab(&path) else {
