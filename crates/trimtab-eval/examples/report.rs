@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use trimtab_base::rng::Purpose;
 use trimtab_base::{PromptKey, SampleStream, Seed};
+use trimtab_decode::Sampling;
 use trimtab_eval::{
     EvalError, Example, ExampleAnswer, Frontier, FrontierInput, KlRule, MethodRuns, PromptRun,
     ReferenceSamples, Report, RunFacts, Scored,
@@ -92,6 +93,11 @@ fn sampling(method: &str, kl_nats: f64) -> MethodRuns {
     MethodRuns {
         method: method.into(),
         num_candidates: 1,
+        sampling: if kl_nats > 0.0 {
+            Sampling::at_temperature(0.7)
+        } else {
+            Sampling::REFERENCE
+        },
         kl_rule: KlRule::TokenwiseSum,
         runs,
     }
@@ -111,6 +117,7 @@ fn best_of(num_candidates: u32) -> MethodRuns {
     MethodRuns {
         method: format!("bon:{num_candidates}"),
         num_candidates,
+        sampling: Sampling::REFERENCE,
         kl_rule,
         runs,
     }

@@ -71,7 +71,7 @@ fn curve_point(pools: &[RewardSample], num_candidates: u32) -> Option<CurvePoint
         reward_mean: mean(&|pool| expected_best_reward(pool, num_candidates))?,
         win_rate: mean(&|pool| best_of_n_win_rate_estimate(pool, num_candidates)),
         kl_bound_nats: best_of_n_bound_nats(num_candidates),
-        kl_estimate_nats: mean(&|pool| best_of_n_kl_estimate_nats(pool, num_candidates)),
+        kl_estimate_nats: best_of_n_kl_estimate_nats(pools, num_candidates),
     })
 }
 

@@ -75,20 +75,17 @@ impl Bootstrap {
     /// Interval for the mean, one value a prompt: bias-corrected and accelerated (`BCa`, Efron 1987), expanded for few
     /// prompts (Hesterberg 2015).
     ///
-    /// `None` for fewer than two values, which say nothing about spread, or values that are not finite. Equal values
-    /// give an interval of no width. Measured coverage at 95%: normal values 93.9% with 8 prompts, 94.2% with 16,
+    /// `None` where the values say nothing about spread: fewer than two, or all equal. `None` too for values that are not
+    /// finite. Measured coverage at 95%: normal values 93.9% with 8 prompts, 94.2% with 16,
     /// 94.7% with 32; exponential ones 92.7%, 93.5%, 94.3% (without the expansion 88% and 87% with 8 prompts).
     pub fn mean_interval(&self, values: &[f64]) -> Option<Interval> {
         if values.len() < 2 || values.iter().any(|value| !value.is_finite()) {
             return None;
         }
-        let mean = mean_of(values);
         if values.iter().all(|&value| value == values[0]) {
-            return Some(Interval {
-                lo: values[0],
-                hi: values[0],
-            });
+            return None;
         }
+        let mean = mean_of(values);
         let means = self.resampled_means(values);
         // Resamples equal to the mean count half; clamped, since no resample below the mean gives minus infinity.
         let num_below = means.partition_point(|&resampled| resampled < mean);
@@ -111,16 +108,14 @@ impl Bootstrap {
 
     /// Interval for a mean of values in `[0, 1]`, e.g. a win rate.
     ///
-    /// As [`Self::mean_interval`], except where every value is 0 or every value is 1: there resampling sees no spread,
-    /// and the exact interval of that many failures or successes is given. It holds for any law on `[0, 1]`, because
-    /// a mean `m` makes a value of 1 no more likely than `m`.
+    /// Where every value is 0 or 1 it is the exact one of that many successes, which has a width even if all are equal.
+    /// It holds for any law on `[0, 1]` where they are, because a mean `m` makes a value of 1 no more likely than `m`.
+    /// Else as [`Self::mean_interval`].
     pub fn share_interval(&self, values: &[f64]) -> Option<Interval> {
         let num_values = values.len() as u64;
-        let all_equal = |to: f64| num_values > 1 && values.iter().all(|&value| value == to);
-        if all_equal(0.0) {
-            Some(clopper_pearson(0, num_values, self.level))
-        } else if all_equal(1.0) {
-            Some(clopper_pearson(num_values, num_values, self.level))
+        if num_values > 1 && values.iter().all(|&value| is_zero_or_one(value)) {
+            let num_successes = values.iter().filter(|&&value| value == 1.0).count() as u64;
+            Some(clopper_pearson(num_successes, num_values, self.level))
         } else {
             self.mean_interval(values)
         }
@@ -173,6 +168,11 @@ pub fn clopper_pearson(num_successes: u64, num_trials: u64, level: f64) -> Inter
         beta_quantile(successes + 1.0, failures, 1.0 - tail)
     };
     Interval { lo, hi }
+}
+
+/// Whether a value is that of a failure or a success.
+pub(crate) fn is_zero_or_one(value: f64) -> bool {
+    value == 0.0 || value == 1.0
 }
 
 /// Mean of a sample; NaN if it is empty.

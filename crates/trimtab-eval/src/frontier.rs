@@ -4,9 +4,11 @@
 //! where the last bits of a logarithm, which differ between platforms' libraries, no longer show.
 
 mod compute;
+mod distance;
+mod pools;
 
 use serde::{Deserialize, Serialize};
-use trimtab_decode::DecodeSpec;
+use trimtab_decode::{DecodeSpec, Sampling};
 
 pub use compute::{FrontierInput, MethodRuns};
 
@@ -20,8 +22,8 @@ use crate::kl::KlKind;
 pub enum KlRule {
     /// Sampling from changed step distributions (temperature, truncation, greedy): mean of exact per-step sums.
     TokenwiseSum,
-    /// Best of N draws: the bound, with the ties-aware estimate beside it. Candidates drawn from another
-    /// policy than the reference add their answer's mean log-ratio to both.
+    /// Best of N draws: the bound, with the ties-aware estimate beside it. Candidates drawn from another policy than the
+    /// reference leave an estimate only: the ties-aware one plus their answers' mean log-ratio.
     BestOfN {
         /// N.
         num_candidates: u32,
@@ -31,7 +33,7 @@ pub enum KlRule {
         /// N.
         num_candidates: u32,
     },
-    /// Some other choice among N draws, e.g. a majority vote: the bound `log N`, plus the log-ratio as above.
+    /// Some other choice among N draws, e.g. a majority vote: the bound `log N`; with the log-ratio as above, an estimate.
     Selection {
         /// N.
         num_candidates: u32,
@@ -43,7 +45,8 @@ pub enum KlRule {
         /// Tokens in a block.
         block_len: u32,
     },
-    /// A response that is a function of the prompt (beam search): exactly minus its log-probability.
+    /// A response that is a function of the prompt (beam search, any choice among equal draws): exactly minus its
+    /// log-probability.
     Deterministic,
     /// Responses with known log-probabilities under both policies: mean log-ratio, an estimate.
     LogRatio,
@@ -54,6 +57,8 @@ impl KlRule {
     pub fn of_spec(spec: &DecodeSpec) -> Self {
         let count = |num_candidates: usize| u32::try_from(num_candidates).unwrap_or(u32::MAX);
         match spec {
+            _ if is_certain(&spec.sampling()) => Self::Deterministic,
+            _ if spec.num_candidates() == 1 => Self::TokenwiseSum,
             DecodeSpec::Sample { .. } | DecodeSpec::Greedy => Self::TokenwiseSum,
             DecodeSpec::BestOfN { num_candidates, .. } => Self::BestOfN {
                 num_candidates: count(*num_candidates),
@@ -69,8 +74,13 @@ impl KlRule {
     }
 }
 
+/// Whether a policy has one response to each prompt, so that all draws are equal and no choice adds anything.
+fn is_certain(sampling: &Sampling) -> bool {
+    sampling.temperature == 0.0 || sampling.top_k == Some(1)
+}
+
 /// A method's place: what it gains, how far it moves, what it costs. All intervals are over prompts; an interval is
-/// missing where there are fewer than two prompts.
+/// missing where the prompts say nothing of their spread: there are fewer than two, or all have the same value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FrontierPoint {
@@ -80,11 +90,11 @@ pub struct FrontierPoint {
     pub num_candidates: u32,
     /// Mean reward of the answers, in the reward's unit.
     pub reward_mean: f64,
-    /// Its interval.
+    /// Its interval; exact, and there even for equal values, if all rewards of the run are 0 or 1.
     pub reward_ci: Option<Interval>,
     /// Probability of a greater reward than an independent reference response, ties half, in `[0, 1]`.
     pub win_rate: f64,
-    /// Its interval.
+    /// Its interval; exact, and there even for equal values, if all prompts are won or lost.
     pub win_rate_ci: Option<Interval>,
     /// Distance from the reference in nats; `kl_kind` says of what kind.
     pub kl_nats: f64,
@@ -94,7 +104,8 @@ pub struct FrontierPoint {
     pub tokens_generated: u64,
     /// Interval of `kl_nats`; missing too for a bound that does not depend on samples.
     pub kl_ci: Option<Interval>,
-    /// Ties-aware estimate in nats, where `kl_nats` is the bound of best-of-N.
+    /// Ties-aware estimate in nats from all of the run's draws from the reference, where `kl_nats` is the bound of
+    /// best-of-N.
     pub kl_estimate_nats: Option<f64>,
     /// Interval of the estimate.
     pub kl_estimate_ci: Option<Interval>,

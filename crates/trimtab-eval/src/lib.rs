@@ -14,15 +14,16 @@
 //! use trimtab_eval::{RewardSample, best_of_n_bound_nats, best_of_n_kl_estimate_nats, expected_best_reward};
 //!
 //! // Eight responses to one prompt; four of them tie for the best reward.
-//! let pool = RewardSample::try_new(&[0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])?;
-//! let estimate = best_of_n_kl_estimate_nats(&pool, 4).expect("there is more than one response");
+//! let pools = [RewardSample::try_new(&[0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])?];
+//! let estimate = best_of_n_kl_estimate_nats(&pools, 4).expect("there is more than one response");
 //! assert!(estimate < best_of_n_bound_nats(4), "ties bring best-of-4 nearer to the reference than the bound");
-//! assert!(expected_best_reward(&pool, 4) > expected_best_reward(&pool, 1));
+//! assert!(expected_best_reward(&pools[0], 4) > expected_best_reward(&pools[0], 1));
 //! # Ok::<(), trimtab_eval::EvalError>(())
 //! ```
 
 pub mod best_of_n_curve;
 pub mod confidence;
+mod drift;
 mod error;
 pub mod frontier;
 pub mod kl;
@@ -33,11 +34,12 @@ pub mod win_rate;
 
 pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
 pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
+pub use drift::drift_nats;
 pub use error::EvalError;
 pub use frontier::{Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, RunFacts};
 pub use kl::{
-    KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, best_of_n_kl_nats, blockwise_bound_nats,
-    log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,
+    KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, best_of_n_kl_jackknife_nats, best_of_n_kl_nats,
+    blockwise_bound_nats, log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,
 };
 pub use report::{Example, ExampleAnswer, Report, ReportFiles};
 pub use reward_sample::{RewardClass, RewardSample};

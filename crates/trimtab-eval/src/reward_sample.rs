@@ -65,6 +65,20 @@ impl RewardSample {
         self.len
     }
 
+    /// The sample of the negated rewards, whose best are the worst of this one.
+    #[must_use]
+    pub fn negated(&self) -> Self {
+        let negate = |class: &RewardClass| RewardClass {
+            reward: 0.0 - class.reward,
+            num_below: self.len - class.num_up_to(),
+            count: class.count,
+        };
+        Self {
+            classes: self.classes.iter().rev().map(negate).collect(),
+            len: self.len,
+        }
+    }
+
     /// Mean reward.
     pub fn mean(&self) -> f64 {
         let sum: f64 = self
@@ -117,6 +131,13 @@ mod tests {
             .collect();
         assert_eq!(seen, [(0.0, 0, 2), (1.0, 2, 1), (2.0, 3, 3)]);
         assert_eq!(sample.mean(), 7.0 / 6.0);
+    }
+
+    #[test]
+    fn negated_rewards_are_the_same_classes_from_above() {
+        let rewards = [2.0, -1.0, 0.0, 0.0, 2.0, 2.0];
+        let negated = RewardSample::try_new(&rewards.map(|reward| -reward)).unwrap();
+        assert_eq!(RewardSample::try_new(&rewards).unwrap().negated(), negated);
     }
 
     #[test]

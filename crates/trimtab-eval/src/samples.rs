@@ -119,13 +119,6 @@ impl PromptRun {
         RewardSample::try_new(&rewards(&self.candidates))
     }
 
-    /// Whether every candidate was drawn from the reference itself: no step moved away from it, rounding aside.
-    pub fn is_from_reference(&self) -> bool {
-        self.candidates
-            .iter()
-            .all(|candidate| candidate.kl_nats.abs() < 1e-6)
-    }
-
     /// Mean over the answers of one of their numbers.
     pub(crate) fn answer_mean(
         &self,

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use trimtab_base::{RewardModel, Seed, TokenId};
-use trimtab_decode::{DecodeSpec, FinishReason, Outcome, Sampling, StopRules};
+use trimtab_decode::{DecodeSpec, FinishReason, StopRules};
 use trimtab_engine::{EngineConfig, Usage};
-use trimtab_eval::KlKind;
+use trimtab_eval::{KlKind, drift_nats};
 use trimtab_runtime::{Job, JobResult, PromptStyle, RunEvent, RunLimits, run_jobs};
 
 use crate::Verdict;
@@ -157,7 +157,7 @@ fn report(
         cached_positions,
         ..
     } = usage;
-    let (kl_nats, kl_kind) = drift(&args.decode, &outcome);
+    let (kl_nats, kl_kind) = drift_nats(&args.decode, &outcome);
     let candidates: Vec<CandidateReport> = outcome
         .candidates
         .into_iter()
@@ -187,34 +187,6 @@ fn report(
         precision: args.run.precision.name,
         prompt_tokens: prompt_positions,
         cached_prompt_tokens: cached_positions,
-    }
-}
-
-/// KL divergence of the answer's law from the reference, in nats.
-///
-/// A single draw has the exact sum of its steps. A choice among N reference draws has a bound. A choice among draws
-/// from another policy adds the log-ratio of the chosen one, which makes it an estimate. Beam search is certain of
-/// its answer, so its divergence is what the reference thinks of that answer.
-fn drift(decode: &DecodeSpec, outcome: &Outcome) -> (f64, KlKind) {
-    let chosen = &outcome.candidates[outcome.chosen];
-    let num_candidates = decode.num_candidates() as u32;
-    match decode {
-        DecodeSpec::Beam(_) => return (-chosen.reference_log_prob, KlKind::Exact),
-        _ if num_candidates == 1 => return (chosen.kl_nats, KlKind::Exact),
-        _ => {}
-    }
-    let bound = if decode.needs_rewards() {
-        trimtab_eval::best_of_n_bound_nats(num_candidates)
-    } else {
-        trimtab_eval::selection_bound_nats(num_candidates)
-    };
-    if decode.sampling() == Sampling::REFERENCE {
-        (bound, KlKind::Bound)
-    } else {
-        (
-            bound + chosen.log_prob - chosen.reference_log_prob,
-            KlKind::Estimate,
-        )
     }
 }
 

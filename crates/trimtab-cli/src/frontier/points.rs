@@ -46,6 +46,7 @@ pub(super) fn report(
         methods.push(MethodRuns {
             method: method.to_string(),
             num_candidates: method.num_candidates() as u32,
+            sampling: method.sampling(),
             kl_rule: KlRule::of_spec(method),
             runs: runs.collect::<Result<_>>()?,
         });

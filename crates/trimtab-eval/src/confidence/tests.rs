@@ -94,10 +94,8 @@ fn the_same_seed_gives_the_same_interval_and_shifts_go_through() {
 fn what_has_no_spread_is_said_plainly() {
     assert_eq!(bootstrap().mean_interval(&[1.0]), None);
     assert_eq!(bootstrap().mean_interval(&[1.0, f64::NAN]), None);
-    assert_eq!(
-        bootstrap().mean_interval(&[2.0; 5]),
-        Some(Interval { lo: 2.0, hi: 2.0 })
-    );
+    assert_eq!(bootstrap().mean_interval(&[2.0; 5]), None);
+    assert_eq!(bootstrap().share_interval(&[0.5; 5]), None);
     let all_won = bootstrap().share_interval(&[1.0; 16]).unwrap();
     assert!(
         (all_won.lo - 0.025_f64.powf(1.0 / 16.0)).abs() < 1e-9 && all_won.hi == 1.0,
@@ -106,6 +104,20 @@ fn what_has_no_spread_is_said_plainly() {
     let none_won = bootstrap().share_interval(&[0.0; 16]).unwrap();
     assert!(none_won.lo == 0.0 && (none_won.hi - (1.0 - all_won.lo)).abs() < 1e-9);
     assert_eq!(bootstrap().share_interval(&[1.0]), None);
+}
+
+#[test]
+fn shares_of_successes_have_exact_intervals() {
+    let wins = [0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
+    assert_eq!(
+        bootstrap().share_interval(&wins),
+        Some(clopper_pearson(5, 10, 0.95))
+    );
+    let with_a_tie = [0.0, 1.0, 0.5];
+    assert_eq!(
+        bootstrap().share_interval(&with_a_tie),
+        bootstrap().mean_interval(&with_a_tie)
+    );
 }
 
 #[test]

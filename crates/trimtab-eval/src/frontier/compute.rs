@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use trimtab_base::Seed;
+use trimtab_decode::Sampling;
 
+use super::distance::{Distance, distance};
+use super::pools::pools_of;
 use super::{Frontier, FrontierPoint, KlRule, RunFacts};
 use crate::best_of_n_curve::{CurvePoint, best_of_n_curve};
-use crate::confidence::{Bootstrap, Interval, mean_of};
+use crate::confidence::{Bootstrap, Interval, is_zero_or_one, mean_of};
 use crate::error::EvalError;
-use crate::kl::{
-    KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, blockwise_bound_nats, selection_bound_nats,
-};
 use crate::reward_sample::RewardSample;
-use crate::samples::{PromptRun, ReferenceSamples, Scored};
+use crate::samples::{PromptRun, ReferenceSamples};
 use crate::win_rate::win_rate;
 
 /// A method with its runs.
@@ -22,10 +22,19 @@ pub struct MethodRuns {
     pub method: String,
     /// Candidates drawn for an answer.
     pub num_candidates: u32,
+    /// The policy they were drawn from, as configured: drawn responses cannot tell whether it is the reference.
+    pub sampling: Sampling,
     /// How its KL is accounted for.
     pub kl_rule: KlRule,
     /// One run a prompt, in any order.
     pub runs: Vec<PromptRun>,
+}
+
+impl MethodRuns {
+    /// Whether candidates are drawn from the reference itself: temperature 1, nothing cut.
+    pub(super) fn is_from_reference(&self) -> bool {
+        self.sampling == Sampling::REFERENCE
+    }
 }
 
 /// All samples of a run.
@@ -47,10 +56,21 @@ impl Frontier {
     pub fn compute(input: &FrontierInput) -> Result<Self, EvalError> {
         let references = references_by_prompt(&input.references)?;
         let bootstrap = Bootstrap::of_seed(Seed(input.facts.seed));
+        let rewards_are_shares = rewards_are_zero_or_one(input);
         let mut points = Vec::with_capacity(input.methods.len());
         for method in &input.methods {
             let runs = runs_by_prompt(method, &references)?;
-            points.push(point(method, &runs, &references, &bootstrap)?);
+            let columns = columns(method, &runs, &references)?;
+            let pools = pools_of(&method.sampling, &input.methods, &references)?;
+            let distance = distance(method, &runs, &pools, &bootstrap)?;
+            points.push(point(
+                method,
+                &runs,
+                &columns,
+                &distance,
+                rewards_are_shares,
+                &bootstrap,
+            ));
         }
         let max_candidates = input
             .methods
@@ -58,7 +78,7 @@ impl Frontier {
             .map(|method| method.num_candidates)
             .max()
             .unwrap_or(1);
-        let pools = curve_pools(&input.methods, &references)?;
+        let pools = pools_of(&Sampling::REFERENCE, &input.methods, &references)?;
         Ok(Self {
             points,
             facts: input.facts.clone(),
@@ -75,7 +95,7 @@ impl Frontier {
 }
 
 /// Rewards of the reference by prompt; the map's order makes every sum one order, whatever the journal's was.
-type References = BTreeMap<u64, RewardSample>;
+pub(super) type References = BTreeMap<u64, RewardSample>;
 
 fn references_by_prompt(samples: &[ReferenceSamples]) -> Result<References, EvalError> {
     const METHOD: &str = "reference";
@@ -131,9 +151,6 @@ struct Columns {
     gain: Vec<f64>,
     win: Vec<f64>,
     tokens: Vec<f64>,
-    kl: Vec<f64>,
-    /// Only where there is an estimate beside `kl` for every prompt.
-    kl_estimate: Option<Vec<f64>>,
 }
 
 fn columns(method: &MethodRuns, runs: &[&PromptRun], references: &References) -> Result<Columns, EvalError> {
@@ -142,8 +159,6 @@ fn columns(method: &MethodRuns, runs: &[&PromptRun], references: &References) ->
         gain: vec![],
         win: vec![],
         tokens: vec![],
-        kl: vec![],
-        kl_estimate: Some(vec![]),
     };
     for run in runs {
         let reference = &references[&run.prompt_idx];
@@ -153,159 +168,56 @@ fn columns(method: &MethodRuns, runs: &[&PromptRun], references: &References) ->
         columns.gain.push(answers.mean() - reference.mean());
         columns.win.push(win_rate(&answers, reference));
         columns.tokens.push(run.tokens_per_answer());
-        let (kl, estimate) = kl_of_run(method.kl_rule, run).map_err(in_prompt)?;
-        columns.kl.push(kl);
-        columns.kl_estimate = columns
-            .kl_estimate
-            .zip(estimate)
-            .map(|(mut estimates, estimate)| {
-                estimates.push(estimate);
-                estimates
-            });
     }
     Ok(columns)
 }
 
-/// KL of one prompt in nats by the rule, and the estimate beside it where there is one.
-///
-/// For a choice among draws from a policy that is not the reference, the chain
-/// `KL(chosen || reference) = KL(chosen || policy) + E_chosen[log policy - log reference]` adds the answer's log-ratio.
-fn kl_of_run(rule: KlRule, run: &PromptRun) -> Result<(f64, Option<f64>), EvalError> {
-    let log_ratio = || run.answer_mean("log-ratio", Scored::log_ratio_nats);
-    // Policies that never leave the reference have log-ratios of rounding errors; zero is the truth.
-    let shift = || {
-        if run.is_from_reference() {
-            Ok(0.0)
-        } else {
-            log_ratio()
-        }
-    };
-    let value = match rule {
-        KlRule::TokenwiseSum => run.candidate_mean("KL", |candidate| candidate.kl_nats)?,
-        KlRule::BestOfN { num_candidates } | KlRule::WorstOfN { num_candidates } => {
-            let shift = shift()?;
-            let bound = best_of_n_bound_nats(num_candidates);
-            // One candidate is no choice: the bound, zero, is the value, and needs no second candidate.
-            let estimate = if num_candidates == 1 {
-                Some(bound)
-            } else {
-                estimate(rule, run, num_candidates)?
-            };
-            return Ok((bound + shift, estimate.map(|estimate| estimate + shift)));
-        }
-        KlRule::Selection { num_candidates } => selection_bound_nats(num_candidates) + shift()?,
-        KlRule::Blockwise {
-            num_candidates,
-            block_len,
-        } => run.answer_mean("KL", |answer| {
-            let num_blocks = answer.num_tokens.div_ceil(block_len.max(1));
-            blockwise_bound_nats(num_candidates, num_blocks)
-        })?,
-        KlRule::Deterministic => -run.answer_mean("log-probability", |answer| answer.reference_log_prob)?,
-        KlRule::LogRatio => log_ratio()?,
-    };
-    Ok((value, None))
-}
-
-/// Worst-of-N is best-of-N on the negated reward.
-fn estimate(rule: KlRule, run: &PromptRun, num_candidates: u32) -> Result<Option<f64>, EvalError> {
-    let is_worst = matches!(rule, KlRule::WorstOfN { .. });
-    let sign = if is_worst { -1.0 } else { 1.0 };
-    let rewards: Vec<f64> = run
-        .candidates
-        .iter()
-        .map(|candidate| sign * candidate.reward)
-        .collect();
-    Ok(best_of_n_kl_estimate_nats(
-        &RewardSample::try_new(&rewards)?,
-        num_candidates,
-    ))
-}
-
-fn kind_of(rule: KlRule) -> KlKind {
-    match rule {
-        KlRule::TokenwiseSum | KlRule::Deterministic => KlKind::Exact,
-        KlRule::BestOfN { .. }
-        | KlRule::WorstOfN { .. }
-        | KlRule::Selection { .. }
-        | KlRule::Blockwise { .. } => KlKind::Bound,
-        KlRule::LogRatio => KlKind::Estimate,
-    }
+/// Whether every reward of the run is 0 or 1, so that a mean reward is a share of successes.
+fn rewards_are_zero_or_one(input: &FrontierInput) -> bool {
+    let runs = input.methods.iter().flat_map(|method| &method.runs);
+    let drawn = runs.flat_map(|run| run.candidates.iter().chain(&run.answers));
+    let held_out = input.references.iter().flat_map(|sample| &sample.rewards);
+    drawn
+        .map(|response| response.reward)
+        .chain(held_out.copied())
+        .all(is_zero_or_one)
 }
 
 fn point(
     method: &MethodRuns,
     runs: &[&PromptRun],
-    references: &References,
+    columns: &Columns,
+    distance: &Distance,
+    rewards_are_shares: bool,
     bootstrap: &Bootstrap,
-) -> Result<FrontierPoint, EvalError> {
-    let columns = columns(method, runs, references)?;
-    let interval = |values: &[f64]| bootstrap.mean_interval(values).map(rounded_interval);
-    let kl_kind = kind_of(method.kl_rule);
-    let is_constant_bound = kl_kind == KlKind::Bound && columns.kl.iter().all(|&kl| kl == columns.kl[0]);
+) -> FrontierPoint {
     let mean = |values: &[f64]| rounded(mean_of(values));
-    Ok(FrontierPoint {
+    let interval = |values: &[f64]| bootstrap.mean_interval(values).map(rounded_interval);
+    let share_interval = |values: &[f64]| bootstrap.share_interval(values).map(rounded_interval);
+    FrontierPoint {
         method: method.method.clone(),
         num_candidates: method.num_candidates,
         reward_mean: mean(&columns.reward),
-        reward_ci: interval(&columns.reward),
-        win_rate: mean(&columns.win),
-        win_rate_ci: bootstrap.share_interval(&columns.win).map(rounded_interval),
-        kl_nats: mean(&columns.kl),
-        kl_kind,
-        tokens_generated: runs.iter().map(|run| run.tokens_generated).sum(),
-        kl_ci: if is_constant_bound {
-            None
+        reward_ci: if rewards_are_shares {
+            share_interval(&columns.reward)
         } else {
-            interval(&columns.kl)
+            interval(&columns.reward)
         },
-        kl_estimate_nats: columns.kl_estimate.as_deref().map(mean),
-        kl_estimate_ci: columns.kl_estimate.as_deref().and_then(interval),
+        win_rate: mean(&columns.win),
+        win_rate_ci: share_interval(&columns.win),
+        kl_nats: rounded(distance.kl.value),
+        kl_kind: distance.kind,
+        tokens_generated: runs.iter().map(|run| run.tokens_generated).sum(),
+        kl_ci: distance.kl.ci.map(rounded_interval),
+        kl_estimate_nats: distance.estimate.map(|estimate| rounded(estimate.value)),
+        kl_estimate_ci: distance
+            .estimate
+            .and_then(|estimate| estimate.ci.map(rounded_interval)),
         reward_gain: mean(&columns.gain),
         reward_gain_ci: interval(&columns.gain),
         tokens_per_answer: mean(&columns.tokens),
         tokens_per_answer_ci: interval(&columns.tokens),
-    })
-}
-
-/// Reference responses by prompt for the closed-form curve: the held-out ones, and the candidates of the method that
-/// drew the most from the reference. Of one method only, since sample `i` of a prompt is the same in all of them.
-fn curve_pools(methods: &[MethodRuns], references: &References) -> Result<Vec<RewardSample>, EvalError> {
-    let num_drawn = |method: &&MethodRuns| method.runs.iter().map(|run| run.candidates.len()).sum::<usize>();
-    let largest = methods
-        .iter()
-        .filter(|method| draws_from_reference(method))
-        .max_by_key(num_drawn);
-    let mut pools: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for (&prompt_idx, sample) in references {
-        let pool = pools.entry(prompt_idx).or_default();
-        pool.extend(
-            sample
-                .classes()
-                .iter()
-                .flat_map(|class| (0..class.count).map(|_| class.reward)),
-        );
     }
-    for run in largest.iter().flat_map(|method| &method.runs) {
-        let pool = pools.entry(run.prompt_idx).or_default();
-        pool.extend(run.candidates.iter().map(|candidate| candidate.reward));
-    }
-    pools
-        .values()
-        .map(|rewards| RewardSample::try_new(rewards))
-        .collect()
-}
-
-/// Whether the method's candidates are independent draws from the reference.
-fn draws_from_reference(method: &MethodRuns) -> bool {
-    let draws_independently = match method.kl_rule {
-        KlRule::TokenwiseSum
-        | KlRule::BestOfN { .. }
-        | KlRule::WorstOfN { .. }
-        | KlRule::Selection { .. } => true,
-        KlRule::Blockwise { .. } | KlRule::Deterministic | KlRule::LogRatio => false,
-    };
-    draws_independently && method.runs.iter().all(PromptRun::is_from_reference)
 }
 
 /// Six decimals; adding zero turns -0 into 0.

@@ -31,12 +31,12 @@ fn sample_of(counts: &[usize]) -> RewardSample {
     RewardSample::try_new(&rewards).unwrap()
 }
 
-/// Expectation of the estimate over all samples of `num_draws` responses, by enumeration.
-fn expected_estimate(class_probs: &[f64], num_draws: usize, num_candidates: u32) -> f64 {
+/// Expectation of the jackknifed value over all samples of `num_draws` responses, by enumeration.
+fn expected_jackknife(class_probs: &[f64], num_draws: usize, num_candidates: u32) -> f64 {
     multinomial(class_probs, num_draws)
         .iter()
         .map(|(counts, weight)| {
-            weight * best_of_n_kl_estimate_nats(&sample_of(counts), num_candidates).unwrap()
+            weight * best_of_n_kl_jackknife_nats(&sample_of(counts), num_candidates).unwrap()
         })
         .sum()
 }
@@ -83,15 +83,21 @@ fn many_small_classes_reach_the_bound() {
 #[test]
 fn a_sample_without_ties_gives_the_bound() {
     let rewards: Vec<f64> = (0..64).map(f64::from).collect();
-    let estimate = best_of_n_kl_estimate_nats(&RewardSample::try_new(&rewards).unwrap(), 8).unwrap();
+    let estimate = best_of_n_kl_estimate_nats(&[RewardSample::try_new(&rewards).unwrap()], 8).unwrap();
     assert!((estimate - best_of_n_bound_nats(8)).abs() < 1e-3, "{estimate}");
 }
 
 #[test]
 fn one_response_says_nothing_and_one_candidate_moves_nothing() {
-    assert_eq!(best_of_n_kl_estimate_nats(&sample_of(&[1]), 4), None);
-    assert_eq!(best_of_n_kl_estimate_nats(&sample_of(&[3, 2]), 1), Some(0.0));
-    assert_eq!(best_of_n_kl_estimate_nats(&sample_of(&[5]), 4), Some(0.0));
+    let check = |pools: &[RewardSample], num_candidates: u32, expect: Option<f64>| {
+        assert_eq!(best_of_n_kl_estimate_nats(pools, num_candidates), expect);
+    };
+    check(&[sample_of(&[1])], 4, None);
+    check(&[sample_of(&[2]), sample_of(&[1])], 4, None);
+    check(&[], 4, None);
+    check(&[sample_of(&[1])], 1, Some(0.0));
+    check(&[sample_of(&[3, 2])], 1, Some(0.0));
+    check(&[sample_of(&[5])], 4, Some(0.0));
 }
 
 #[test]
@@ -112,31 +118,105 @@ fn the_fast_jackknife_is_the_slow_one() {
     }
 }
 
+/// Expectation of the plug-in value over all samples of `num_draws` responses: each class's term depends on the
+/// numbers below and in it alone, which are binomial in turn.
+fn expected_plug_in(class_probs: &[f64], num_draws: u64, num_candidates: u32) -> f64 {
+    let binomial = |num_trials: u64, prob: f64| -> Vec<f64> {
+        let mut ways = 1.0;
+        let of_count = |count: u64| {
+            let weight = ways * prob.powi(count as i32) * (1.0 - prob).powi((num_trials - count) as i32);
+            ways *= (num_trials - count) as f64 / (count + 1) as f64;
+            weight
+        };
+        (0..=num_trials).map(of_count).collect()
+    };
+    let mut expected = 0.0;
+    let mut below = 0.0_f64;
+    for &prob in class_probs {
+        let prob_if_not_below = (prob / (1.0 - below)).min(1.0);
+        for (num_below, weight) in binomial(num_draws, below).iter().enumerate() {
+            let num_rest = num_draws - num_below as u64;
+            for (count, part) in binomial(num_rest, prob_if_not_below).iter().enumerate() {
+                let num_up_to = (num_below + count) as u64;
+                expected +=
+                    weight * part * share_term(num_below as u64, num_up_to, num_draws as f64, num_candidates);
+            }
+        }
+        below += prob;
+    }
+    expected
+}
+
+/// Bias of the jackknifed value: leaving one out of `M` leaves `M - 1` independent draws.
+fn jackknife_bias(class_probs: &[f64], num_draws: u64, num_candidates: u32) -> f64 {
+    let m = num_draws as f64;
+    let plug_in = |num_draws| expected_plug_in(class_probs, num_draws, num_candidates);
+    m * plug_in(num_draws)
+        - (m - 1.0) * plug_in(num_draws - 1)
+        - best_of_n_kl_nats(class_probs, num_candidates)
+}
+
+/// From a rare best class to 400 equal ones.
+fn nine_laws() -> Vec<Vec<f64>> {
+    let halving: Vec<f64> = (1..12)
+        .map(|power| 0.5_f64.powi(power))
+        .chain([0.5_f64.powi(11)])
+        .collect();
+    let with_a_top = [vec![0.01; 60], vec![0.4]].concat();
+    let with_a_bottom = [vec![0.5], vec![0.01; 50]].concat();
+    let few = [[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]].map(|probs| probs.to_vec());
+    let equal = [8, 40, 400].map(|num_classes| vec![1.0 / f64::from(num_classes); num_classes as usize]);
+    [
+        few.to_vec(),
+        equal.to_vec(),
+        vec![halving, with_a_top, with_a_bottom],
+    ]
+    .concat()
+}
+
+#[test]
+fn the_bias_is_the_enumerated_one() {
+    for (class_probs, num_draws, n) in [(vec![0.9, 0.1], 16, 4), (vec![0.2, 0.5, 0.3], 8, 4)] {
+        let enumerated = expected_jackknife(&class_probs, num_draws, n) - best_of_n_kl_nats(&class_probs, n);
+        assert!((jackknife_bias(&class_probs, num_draws as u64, n) - enumerated).abs() < 1e-12);
+    }
+}
+
 #[test]
 fn the_estimate_has_little_bias_where_the_plug_in_has_much() {
-    // Exact expectations over all samples; what is left comes from cutting to [0, bound] and from terms of 1/M^2.
-    let check = |class_probs: &[f64], num_draws: usize, n: u32, max_bias: f64| {
-        let exact = best_of_n_kl_nats(class_probs, n);
-        let bias = expected_estimate(class_probs, num_draws, n) - exact;
+    let worst = |bias: &dyn Fn(&[f64]) -> f64| {
+        let biases = nine_laws()
+            .into_iter()
+            .map(|class_probs| bias(&class_probs).abs());
+        biases.fold(0.0, f64::max)
+    };
+    // The figures that the function's documentation gives.
+    let check = |num_draws: u64, n: u32, expect: f64, expect_plug_in: f64| {
+        let jackknife = worst(&|class_probs| jackknife_bias(class_probs, num_draws, n));
+        let plug_in = worst(&|class_probs| {
+            expected_plug_in(class_probs, num_draws, n) - best_of_n_kl_nats(class_probs, n)
+        });
         assert!(
-            bias.abs() < max_bias,
-            "{class_probs:?}, M = {num_draws}, N = {n}: bias {bias} of {exact}"
+            (jackknife - expect).abs() < 6e-4 && (plug_in - expect_plug_in).abs() < 6e-4,
+            "M = {num_draws}, N = {n}: {jackknife} and {plug_in}"
         );
     };
-    check(&[0.5, 0.5], 4, 4, 0.02);
-    check(&[0.5, 0.5], 16, 16, 0.01);
-    check(&[0.9, 0.1], 16, 4, 0.01);
-    check(&[0.9, 0.1], 64, 16, 0.01);
-    check(&[0.2, 0.5, 0.3], 8, 4, 0.01);
-    check(&[0.2, 0.5, 0.3], 64, 4, 0.001);
-    let plug_in_at_four: f64 = multinomial(&[0.5, 0.5], 4)
-        .iter()
-        .map(|(counts, weight)| weight * plug_in(sample_of(counts).classes(), 4.0, 4))
-        .sum();
+    check(20, 4, 0.002, 0.024);
+    check(20, 16, 0.026, 0.268);
+    check(64, 16, 0.0025, 0.085);
+}
+
+#[test]
+fn prompts_are_averaged_before_the_mean_is_cut() {
+    let (low, high) = (sample_of(&[5]), sample_of(&[1, 1]));
+    let of_one = |sample: &RewardSample| best_of_n_kl_jackknife_nats(sample, 2).unwrap();
     assert!(
-        plug_in_at_four - best_of_n_kl_nats(&[0.5, 0.5], 4) < -0.1,
-        "the correction has something to correct"
+        of_one(&high) > best_of_n_bound_nats(2),
+        "one prompt may pass the bound"
     );
+    let mean = f64::midpoint(of_one(&low), of_one(&high));
+    assert!(mean < best_of_n_bound_nats(2));
+    assert_eq!(best_of_n_kl_estimate_nats(&[low, high], 2), Some(mean));
 }
 
 #[test]
@@ -148,7 +228,7 @@ fn the_estimate_converges() {
             .iter()
             .map(|prob| (prob * num_draws) as usize)
             .collect();
-        (best_of_n_kl_estimate_nats(&sample_of(&counts), 4).unwrap() - exact).abs()
+        (best_of_n_kl_estimate_nats(&[sample_of(&counts)], 4).unwrap() - exact).abs()
     };
     assert!(
         error(100.0) < 0.02 && error(10_000.0) < 2e-4,
@@ -163,7 +243,7 @@ proptest! {
     fn estimate_lies_between_zero_and_the_bound(
         counts in prop::collection::vec(1_usize..6, 1..12), n in 1_u32..40,
     ) {
-        if let Some(estimate) = best_of_n_kl_estimate_nats(&sample_of(&counts), n) {
+        if let Some(estimate) = best_of_n_kl_estimate_nats(&[sample_of(&counts)], n) {
             prop_assert!((0.0..=best_of_n_bound_nats(n)).contains(&estimate), "{}", estimate);
         }
     }

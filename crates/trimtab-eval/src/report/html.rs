@@ -47,7 +47,7 @@ impl Report {
 }
 
 fn percent(frontier: &Frontier) -> String {
-    format!("{}%", (frontier.confidence_level * 1000.0).round() / 10.0)
+    numbers::percent(frontier.confidence_level)
 }
 
 fn header(frontier: &Frontier) -> Markup {
@@ -171,11 +171,13 @@ fn legend(frontier: &Frontier) -> Markup {
                 }
                 @if frontier.points.iter().any(|point| point.kl_estimate_nats.is_some()) {
                     li { (key(&html! { line.to-estimate x1="6" x2="26" y1="8" y2="8" {} circle.hollow cx="6" cy="8" r="3.5" {} }))
-                        b { "estimate" } ": where ties put it; answers of equal reward are not told apart, which costs less KL." }
+                        b { "estimate" } ": where ties put it, by all of the reference\u{2019}s draws; answers of equal reward are not told \
+                        apart, which costs less KL." }
                 }
                 @if has(KlKind::Estimate) {
                     li { (key(&html! { polygon points="7.5,8 13,2.5 18.5,8 13,13.5" {} }))
-                        b { "estimate only" } ": mean log-ratio of the answers under method and reference." }
+                        b { "estimate only" } ": mean log-ratio of the answers under the policy they are drawn from and the reference; \
+                        a choice among draws adds its estimate by ties, or its bound where it is not by reward." }
                 }
                 @if most > 1 {
                     li { (key(&html! { line.curve x1="0" x2="26" y1="8" y2="8" {} }))
@@ -244,7 +246,8 @@ fn facts_list(frontier: &Frontier) -> Markup {
         (
             "intervals",
             format!(
-                "{}, BCa bootstrap over prompts, expanded for few prompts, {} resamples",
+                "{}, BCa bootstrap over prompts, expanded for few prompts, {} resamples; exact (Clopper\u{2013}Pearson) \
+                 where all values are 0 or 1; none where all are equal",
                 percent(frontier),
                 frontier.num_resamples
             ),

@@ -4,8 +4,11 @@ use super::axis::with_minus;
 use crate::confidence::Interval;
 use crate::frontier::FrontierPoint;
 
-/// A number with as many decimals as four significant digits need, at most three.
+/// A number with as many decimals as four significant digits need, at most three; a dash for one that is none.
 pub(super) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "\u{2013}".to_owned();
+    }
     let num_decimals = match value.abs() {
         large if large >= 1000.0 => 0,
         large if large >= 100.0 => 1,
@@ -33,6 +36,11 @@ pub(super) fn kl(point: &FrontierPoint) -> String {
     format!("{sign}{}", number(point.kl_nats))
 }
 
+/// A probability as a percentage, e.g. `95%` or `99.5%`.
+pub(super) fn percent(probability: f64) -> String {
+    format!("{}%", (probability * 1000.0).round() / 10.0)
+}
+
 /// A count with thin spaces between groups of three digits.
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -58,6 +66,8 @@ mod tests {
         check(12.3456, "12.35");
         check(512.04, "512.0");
         check(20_480.4, "20480");
+        check(f64::NAN, "\u{2013}");
+        check(f64::NEG_INFINITY, "\u{2013}");
         assert_eq!(count(0), "0");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
     }

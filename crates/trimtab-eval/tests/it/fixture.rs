@@ -50,6 +50,7 @@ pub(crate) fn method_runs(spec: &str, num_prompts: u64) -> MethodRuns {
     MethodRuns {
         method: spec.to_owned(),
         num_candidates,
+        sampling: parsed.sampling(),
         kl_rule: KlRule::of_spec(&parsed),
         runs,
     }

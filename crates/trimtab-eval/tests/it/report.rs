@@ -164,10 +164,31 @@ fn files_appear_whole_and_replace_old_ones() {
 
 #[test]
 fn the_table_fits_the_terminal() {
-    let frontier = report().frontier;
-    let wide = frontier.to_table(None);
-    assert!(wide.lines().count() > SPECS.len() && wide.contains("bon:4") && wide.contains("bound"));
-    for line in frontier.to_table(Some(90)).lines() {
-        assert!(line.chars().count() <= 90, "{line}");
+    let mut frontier = report().frontier;
+    let text = frontier.to_table(None);
+    assert!(
+        text.contains("bon:4")
+            && text.contains("bound, est.")
+            && text.contains("95% intervals over 12 prompts")
+    );
+    let rules = text
+        .lines()
+        .filter(|line| line.contains("\u{2500}\u{2500}"))
+        .count();
+    assert_eq!(rules, 2, "one above and one below:\n{text}");
+    frontier.facts.reward =
+        "keywords:thanks|please|sorry|welcome + length*-0.1 + json*2 + regex:[a-z]+ and so on, very long"
+            .into();
+    frontier.facts.reward_unit = "a weighted sum".into();
+    frontier.points[1].method = "majority:n=16,answer=number,t=0.7,top_p=0.95,min_p=0.05".into();
+    frontier.points[1].reward_mean = f64::NAN;
+    frontier.points[2].reward_mean = -123_456.7;
+    frontier.points[2].kl_nats = f64::INFINITY;
+    for (width, expect) in [(None, 100), (Some(200), 100), (Some(72), 72)] {
+        let text = frontier.to_table(width);
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= expect, "{line}");
+        }
     }
 }

@@ -1,5 +1,8 @@
 use super::*;
+use crate::confidence::clopper_pearson;
 use crate::frontier::FrontierPoint;
+use crate::kl::{KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats};
+use crate::samples::Scored;
 
 fn scored(reward: f64) -> Scored {
     Scored {
@@ -29,6 +32,7 @@ fn bon(method: &str, runs: Vec<PromptRun>) -> MethodRuns {
     MethodRuns {
         method: method.to_owned(),
         num_candidates,
+        sampling: Sampling::REFERENCE,
         kl_rule,
         runs,
     }
@@ -74,37 +78,91 @@ fn a_point_is_made_of_means_over_prompts() {
     assert_eq!(point.kl_kind, KlKind::Bound);
     assert_eq!(point.kl_nats, 0.193147);
     assert_eq!(point.kl_ci, None, "the bound does not depend on samples");
-    // Prompt 0 ties and so moves nothing; prompt 1 does not tie and reaches the bound.
-    let estimate = point.kl_estimate_nats.unwrap();
-    assert!((estimate - 0.193147 / 2.0).abs() < 1e-6, "{estimate}");
 }
 
 #[test]
-fn another_policy_than_the_reference_adds_its_log_ratio() {
+fn the_estimate_uses_all_draws_from_the_reference() {
+    let rewards = [[0.0, 1.0, 1.0, 3.0], [2.0, 3.0, 3.0, 3.0]];
+    let few = |prompt_idx: u64| best_of(prompt_idx, &rewards[prompt_idx as usize][..2]);
+    let all = |prompt_idx: u64| best_of(prompt_idx, &rewards[prompt_idx as usize]);
+    let mut tempered = bon("bon:n=2,t=0.7", vec![few(0), few(1)]);
+    tempered.sampling = Sampling::at_temperature(0.7);
+    let methods = vec![
+        bon("bon:2", vec![few(0), few(1)]),
+        bon("bon:4", vec![all(0), all(1)]),
+        tempered,
+    ];
+    let points = Frontier::compute(&input(methods)).unwrap().points;
+    let pool = |rewards: &[f64]| RewardSample::try_new(rewards).unwrap();
+    let expect = |pools: &[RewardSample], n| best_of_n_kl_estimate_nats(pools, n).map(rounded);
+    // The held-out responses and the four of the larger method.
+    let pools = [
+        pool(&[0.0, 1.0, 0.0, 1.0, 1.0, 3.0]),
+        pool(&[2.0, 2.0, 2.0, 3.0, 3.0, 3.0]),
+    ];
+    assert_eq!(points[0].kl_estimate_nats, expect(&pools, 2));
+    assert_eq!(points[1].kl_estimate_nats, expect(&pools, 4));
+    // Another policy has its own draws alone, and log-ratios of zero.
+    let own = [pool(&[0.0, 1.0]), pool(&[2.0, 3.0])];
+    assert_eq!(Some(points[2].kl_nats), expect(&own, 2));
+}
+
+#[test]
+fn another_policy_than_the_reference_adds_its_log_ratio_and_leaves_no_bound() {
     let mut runs = vec![best_of(0, &[0.0, 1.0]), best_of(1, &[0.0, 1.0])];
     for (run, log_prob) in runs.iter_mut().zip([-2.5, -2.0]) {
         run.answers[0].log_prob = log_prob;
-        run.candidates[0].kl_nats = 0.3;
     }
-    let point = only_point(bon("bon:2,t=0.7", runs));
+    let mut method = bon("bon:n=2,t=0.7", runs);
+    method.sampling = Sampling::at_temperature(0.7);
+    let point = only_point(method);
+    assert_eq!(point.kl_kind, KlKind::Estimate);
     assert!(
         (point.kl_nats - (0.193147 + 0.75)).abs() < 2e-6,
         "{}",
         point.kl_nats
     );
-    assert!(point.kl_ci.is_some(), "its log-ratio is sampled");
-    assert!((point.kl_estimate_nats.unwrap() - (0.193147 + 0.75)).abs() < 2e-6);
+    assert!(
+        point.kl_ci.unwrap().contains(point.kl_nats),
+        "its log-ratio is sampled"
+    );
+    assert_eq!(point.kl_estimate_nats, None, "it is the estimate itself");
+}
+
+#[test]
+fn the_configuration_says_which_policy_is_the_reference() {
+    // Draws that happened not to move are no proof: a cut policy of these is still none of the reference's.
+    let mut cut = bon(
+        "bon:n=2,top_k=40",
+        vec![best_of(0, &[0.0, 1.0]), best_of(1, &[0.0, 1.0])],
+    );
+    cut.sampling = Sampling {
+        top_k: Some(40),
+        ..Sampling::REFERENCE
+    };
+    let frontier = Frontier::compute(&input(vec![cut])).unwrap();
+    assert_eq!(frontier.points[0].kl_kind, KlKind::Estimate);
+    // Only the held-out responses, means of {0, 1} and {2, 2}.
+    assert_eq!(frontier.best_of_n_curve[0].reward_mean, 1.25);
+    // And rounding of the reference's steps is no distance.
+    let mut exact = bon("sample", vec![best_of(0, &[0.0]), best_of(1, &[1.0])]);
+    exact.kl_rule = KlRule::TokenwiseSum;
+    exact.runs[0].candidates[0].kl_nats = 1e-3;
+    let point = only_point(exact);
+    let nothing = Interval { lo: 0.0, hi: 0.0 };
+    assert_eq!((point.kl_nats, point.kl_ci), (0.0, Some(nothing)));
 }
 
 #[test]
 fn each_rule_has_its_kind_and_value() {
-    let check = |kl_rule: KlRule, kind: KlKind, expect: f64| {
+    let check = |kl_rule: KlRule, sampling: Sampling, kind: KlKind, expect: f64| {
         let mut runs = vec![best_of(0, &[0.0, 1.0, 2.0]), best_of(1, &[0.0, 1.0, 2.0])];
         for run in &mut runs {
             run.answers[0].reference_log_prob = -3.25;
             run.candidates[0].kl_nats = 0.6;
         }
         let point = only_point(MethodRuns {
+            sampling,
             kl_rule,
             ..bon("m", runs)
         });
@@ -115,28 +173,43 @@ fn each_rule_has_its_kind_and_value() {
             point.kl_nats
         );
     };
-    check(KlRule::TokenwiseSum, KlKind::Exact, 0.2);
-    check(KlRule::Deterministic, KlKind::Exact, 3.25);
-    check(KlRule::LogRatio, KlKind::Estimate, 0.25);
-    check(
-        KlRule::Selection { num_candidates: 3 },
-        KlKind::Bound,
-        3.0_f64.ln() + 0.25,
-    );
-    check(
-        KlRule::WorstOfN { num_candidates: 3 },
-        KlKind::Bound,
-        best_of_n_bound_nats(3) + 0.25,
-    );
+    let (reference, tempered) = (Sampling::REFERENCE, Sampling::at_temperature(0.7));
+    let bound = best_of_n_bound_nats(3);
+    check(KlRule::TokenwiseSum, tempered, KlKind::Exact, 0.2);
+    check(KlRule::TokenwiseSum, reference, KlKind::Exact, 0.0);
+    check(KlRule::Deterministic, Sampling::GREEDY, KlKind::Exact, 3.25);
+    check(KlRule::LogRatio, tempered, KlKind::Estimate, 0.25);
+    let selection = KlRule::Selection { num_candidates: 3 };
+    check(selection, reference, KlKind::Bound, 3.0_f64.ln());
+    check(selection, tempered, KlKind::Estimate, 3.0_f64.ln() + 0.25);
+    let worst = KlRule::WorstOfN { num_candidates: 3 };
+    check(worst, reference, KlKind::Bound, bound);
+    check(worst, tempered, KlKind::Estimate, bound + 0.25);
     // Ten tokens are three blocks of at most four.
-    check(
-        KlRule::Blockwise {
-            num_candidates: 3,
-            block_len: 4,
-        },
-        KlKind::Bound,
-        3.0 * best_of_n_bound_nats(3),
-    );
+    let blockwise = KlRule::Blockwise {
+        num_candidates: 3,
+        block_len: 4,
+    };
+    check(blockwise, reference, KlKind::Bound, 3.0 * bound);
+    check(blockwise, tempered, KlKind::Estimate, 3.0 * bound + 0.25);
+}
+
+#[test]
+fn a_choice_among_equal_draws_is_exactly_the_answer() {
+    let check =
+        |spec: &str, expect: KlRule| assert_eq!(KlRule::of_spec(&spec.parse().unwrap()), expect, "{spec}");
+    for spec in [
+        "greedy",
+        "beam:3",
+        "sample:t=0",
+        "bon:n=4,t=0",
+        "majority:n=4,top_k=1",
+        "won:n=4,t=0",
+    ] {
+        check(spec, KlRule::Deterministic);
+    }
+    check("bon:n=1,t=0.7", KlRule::TokenwiseSum);
+    check("bon:n=4,t=0.7", KlRule::BestOfN { num_candidates: 4 });
 }
 
 #[test]
@@ -146,14 +219,43 @@ fn the_worst_has_the_estimate_of_the_best_of_negated_rewards() {
         let runs = [0, 1].map(|prompt_idx| best_of(prompt_idx, &rewards.map(|reward| sign * reward)));
         only_point(MethodRuns {
             kl_rule,
+            // Of its own draws, so that the held-out rewards need no negation.
+            sampling: Sampling::at_temperature(0.7),
             ..bon("m", runs.to_vec())
         })
-        .kl_estimate_nats
-        .unwrap()
+        .kl_nats
     };
     let worst = estimate(KlRule::WorstOfN { num_candidates: 3 }, 1.0);
     assert_eq!(worst, estimate(KlRule::BestOfN { num_candidates: 3 }, -1.0));
     assert_ne!(worst, estimate(KlRule::BestOfN { num_candidates: 3 }, 1.0));
+}
+
+#[test]
+fn equal_values_have_no_interval_unless_they_count_successes() {
+    let with_rewards = |answer: f64, references: [f64; 2]| {
+        let mut samples = input(vec![bon(
+            "bon:1",
+            vec![best_of(0, &[answer]), best_of(1, &[answer])],
+        )]);
+        for reference in &mut samples.references {
+            reference.rewards = references.to_vec();
+        }
+        Frontier::compute(&samples).unwrap().points.remove(0)
+    };
+    let exact = |num_successes| Some(rounded_interval(clopper_pearson(num_successes, 2, 0.95)));
+    // Right or wrong: two successes in two are not certainty.
+    assert_eq!(with_rewards(1.0, [0.0, 1.0]).reward_ci, exact(2));
+    assert_eq!(with_rewards(0.0, [0.0, 1.0]).reward_ci, exact(0));
+    // A reward that takes other values as well says nothing by two equal ones.
+    let point = with_rewards(1.0, [1.0, 0.5]);
+    assert_eq!(
+        (point.reward_ci, point.reward_gain_ci, point.win_rate_ci),
+        (None, None, None)
+    );
+    let ties = with_rewards(3.0, [3.0, 3.0]);
+    assert_eq!((ties.win_rate, ties.win_rate_ci), (0.5, None));
+    assert_eq!((ties.reward_ci, ties.tokens_per_answer_ci), (None, None));
+    assert_eq!(with_rewards(2.0, [3.0, 3.0]).win_rate_ci, exact(0));
 }
 
 #[test]
