@@ -5,9 +5,12 @@
 //! `[head_dim, BLOCK_LEN]`, so that one vector load fetches one dimension of all keys, then its values,
 //! `[BLOCK_LEN, head_dim]` padded with zeros to whole vectors.
 
+use std::io;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use memmap2::{MmapMut, MmapOptions};
+use thiserror::Error;
 
 use crate::LANES;
 use crate::aligned::Plain;
@@ -76,29 +79,47 @@ pub struct KvCache {
     memory: MmapMut,
 }
 
+/// The system has no address space for a store of keys and values.
+#[derive(Debug, Error)]
+#[error("no address space for {num_bytes} bytes of keys and values: {source}")]
+pub struct KvCacheError {
+    /// Bytes asked for; `usize::MAX` stands for that and more.
+    pub num_bytes: usize,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
 impl KvCache {
-    /// A store of `num_blocks` blocks, all zero.
+    /// [`Self::try_new`] where a refusal is a bug: small stores of known size.
     ///
     /// # Panics
     /// If the address space for them cannot be had.
     pub fn new(layout: KvLayout, num_blocks: usize) -> Self {
-        let num_bytes = layout.block_bytes().checked_mul(num_blocks);
-        let num_bytes = num_bytes.expect("a store of keys and values fits the address space");
-        // A map of nothing is refused by some systems.
+        Self::try_new(layout, num_blocks).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A store of `num_blocks` blocks, all zero.
+    ///
+    /// # Errors
+    /// The address space for them cannot be had.
+    pub fn try_new(layout: KvLayout, num_blocks: usize) -> Result<Self, KvCacheError> {
+        // Nothing that overflows fits the address space either, so that the system refuses both alike.
+        let num_bytes = layout.block_bytes().saturating_mul(num_blocks);
         let memory = MmapOptions::new()
+            // A map of nothing is refused by some systems.
             .len(num_bytes.max(1))
             .no_reserve_swap()
-            .map_anon();
-        let memory = memory.expect("the system has address space for keys and values");
+            .map_anon()
+            .map_err(|source| KvCacheError { num_bytes, source })?;
         // A layer's part of each block lies on pages of its own, so small pages cost a walk through the page table
         // per block. Best effort: blocks are used from the first on, so little more memory is taken.
         #[cfg(target_os = "linux")]
         let _ignored = memory.advise(memmap2::Advice::HugePage);
-        Self {
+        Ok(Self {
             layout,
             num_blocks,
             memory,
-        }
+        })
     }
 
     /// Number of blocks.

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
 mod disjoint;
 pub(crate) use disjoint::DisjointSlice;
 
@@ -108,52 +110,69 @@ unsafe impl Sync for Shared {}
 // SAFETY: the raw pointer in `job` is dereferenced only as described for `Sync`.
 unsafe impl Send for Shared {}
 
+/// Why a pool cannot be had.
+#[derive(Debug, Error)]
+pub enum PoolError {
+    /// A number of threads that no pool has.
+    #[error("expected 1 to {max} threads, got {got}: the calling thread counts as one")]
+    NumThreads {
+        /// The number.
+        got: usize,
+        /// Most threads of a pool.
+        max: usize,
+    },
+    /// The system refuses a thread.
+    #[error("the system refuses thread {thread_idx} of {num_threads}: {source}; ask for fewer threads")]
+    Start {
+        /// Which, from 1; thread 0 is the caller.
+        thread_idx: usize,
+        /// Threads asked for.
+        num_threads: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
 impl Pool {
-    /// A pool that runs tasks on `num_threads` threads, the caller included.
+    /// [`Self::try_new`] where a refusal is a bug: a few threads, for tests and examples.
     ///
     /// # Panics
-    /// If `num_threads` is 0 or a thread cannot be started.
+    /// If `num_threads` is out of range or a thread cannot be started.
     pub fn new(num_threads: usize) -> Self {
-        assert!(
-            num_threads > 0,
-            "expected at least one thread, got 0: the calling thread counts as one"
-        );
-        assert!(
-            num_threads <= MAX_THREADS,
-            "expected at most {MAX_THREADS} threads, got {num_threads}"
-        );
-        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shared = Arc::new(Shared {
-            state: OwnCacheLine(AtomicU64::new(0)),
-            next_tasks: (0..num_threads)
-                .map(|_| OwnCacheLine(AtomicUsize::new(0)))
-                .collect(),
-            job: UnsafeCell::new(Job {
-                task: &|_| {},
-                num_tasks: 0,
-            }),
-            parked: (1..num_threads).map(|_| AtomicBool::new(false)).collect(),
-            panic: Mutex::new(None),
-            spin: if num_threads > num_cores {
-                SPIN_OVERSUBSCRIBED
-            } else {
-                SPIN
-            },
-        });
-        let workers = (1..num_threads)
-            .map(|worker_idx| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("trimtab-{worker_idx}"))
-                    .spawn(move || shared.work(worker_idx - 1))
-                    .expect("the system can start a thread at start-up")
-            })
-            .collect();
-        Self {
-            shared,
-            workers,
-            turn: Mutex::new(()),
+        Self::try_new(num_threads).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A pool that runs tasks on `num_threads` threads, the caller included.
+    ///
+    /// # Errors
+    /// `num_threads` is 0 or beyond what a pool counts, or the system refuses a thread.
+    pub fn try_new(num_threads: usize) -> Result<Self, PoolError> {
+        if !(1..=MAX_THREADS).contains(&num_threads) {
+            return Err(PoolError::NumThreads {
+                got: num_threads,
+                max: MAX_THREADS,
+            });
         }
+        let shared = Shared::new(num_threads);
+        // Dropping the pool on the way out stops the threads that have started.
+        let mut pool = Self {
+            shared: Arc::new(shared),
+            workers: Vec::with_capacity(num_threads - 1),
+            turn: Mutex::new(()),
+        };
+        for thread_idx in 1..num_threads {
+            let shared = Arc::clone(&pool.shared);
+            let worker = std::thread::Builder::new()
+                .name(format!("trimtab-{thread_idx}"))
+                .spawn(move || shared.work(thread_idx - 1))
+                .map_err(|source| PoolError::Start {
+                    thread_idx,
+                    num_threads,
+                    source,
+                })?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
     }
 
     /// The number of threads that run tasks, the caller included.
@@ -286,6 +305,27 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Shared {
+    fn new(num_threads: usize) -> Self {
+        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            state: OwnCacheLine(AtomicU64::new(0)),
+            next_tasks: (0..num_threads)
+                .map(|_| OwnCacheLine(AtomicUsize::new(0)))
+                .collect(),
+            job: UnsafeCell::new(Job {
+                task: &|_| {},
+                num_tasks: 0,
+            }),
+            parked: (1..num_threads).map(|_| AtomicBool::new(false)).collect(),
+            panic: Mutex::new(None),
+            spin: if num_threads > num_cores {
+                SPIN_OVERSUBSCRIBED
+            } else {
+                SPIN
+            },
+        }
+    }
+
     /// The life of a worker: wait for a loop, enter it if it is still open, help, leave.
     fn work(&self, worker_idx: usize) {
         let mut seen_epoch = 0;

@@ -9,7 +9,7 @@ mod top_k;
 #[cfg(test)]
 mod tests;
 
-pub use sample::{SampledRow, sample_row};
+pub use sample::{KL_ROUNDING_NATS, SampledRow, sample_row};
 pub use top_k::top_k_row;
 
 use crate::LANES;

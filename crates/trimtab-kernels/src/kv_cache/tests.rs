@@ -95,6 +95,20 @@ fn a_store_of_nothing_and_one_of_which_little_is_used_can_be_had() {
 }
 
 #[test]
+fn a_store_beyond_the_address_space_is_refused_with_its_size() {
+    let layout = layout(64, KvStorage::F16);
+    let check = |num_blocks: usize, expect: usize| {
+        let error = KvCache::try_new(layout, num_blocks).expect_err("no machine has so much");
+        assert_eq!(error.num_bytes, expect);
+        assert!(error.to_string().contains(&expect.to_string()), "{error}");
+    };
+    // Half of all 64-bit addresses, and a product that overflows.
+    let half = (isize::MAX as usize) / layout.block_bytes();
+    check(half, half * layout.block_bytes());
+    check(usize::MAX, usize::MAX);
+}
+
+#[test]
 #[should_panic(expected = "expected a block below 2, got 2")]
 fn copying_a_block_that_does_not_exist_is_refused() {
     KvCache::new(layout(4, KvStorage::F32), 2).copy_block(0, 2);

@@ -21,6 +21,18 @@ fn every_task_runs_exactly_once_for_any_number_of_threads() {
 }
 
 #[test]
+fn a_number_of_threads_that_cannot_be_is_an_error() {
+    let check = |num_threads: usize, expect: &str| {
+        let message = Pool::try_new(num_threads)
+            .expect_err("must be refused")
+            .to_string();
+        assert!(message.contains(expect), "{message:?} lacks {expect:?}");
+    };
+    check(0, "1 to 65535 threads, got 0");
+    check(65_536, "1 to 65535 threads, got 65536");
+}
+
+#[test]
 fn writes_of_tasks_are_visible_after_run_over_many_short_loops() {
     let pool = Pool::new(3);
     let mut values = vec![0_usize; 64];

@@ -13,9 +13,13 @@ pub struct SampledRow {
     pub log_prob: f64,
     /// Natural log-probability under the reference.
     pub reference_log_prob: f64,
-    /// `KL(policy || reference)` of the whole row, in nats.
+    /// `KL(policy || reference)` of the whole row, in nats. Negative values no larger than [`KL_ROUNDING_NATS`] are
+    /// rounding and are given as 0; anything more negative is given as it is, to be seen.
     pub kl_nats: f64,
 }
+
+/// Accuracy of the divergence: what is below 0 by no more than this cannot be told from 0.
+pub const KL_ROUNDING_NATS: f64 = 2e-6;
 
 /// Sums over a row, relative to its largest logit; with `x` a logit less the largest and `t` the inverse temperature.
 #[derive(Debug, Default, PartialEq)]
@@ -54,11 +58,16 @@ pub fn sample_row(logits: &[f32], inverse_temperature: f32, coin: f64) -> Option
     let t = f64::from(inverse_temperature);
     let above = f64::from(logits[token_idx]) - f64::from(max);
     let (log_policy, log_reference) = (sums.policy.ln(), sums.reference.ln());
+    let kl_nats = (t - 1.0) * sums.weighted / sums.policy - log_policy + log_reference;
     Some(SampledRow {
         token_idx: token_idx as u32,
         log_prob: t * above - log_policy,
         reference_log_prob: above - log_reference,
-        kl_nats: (t - 1.0) * sums.weighted / sums.policy - log_policy + log_reference,
+        kl_nats: if (-KL_ROUNDING_NATS..0.0).contains(&kl_nats) {
+            0.0
+        } else {
+            kl_nats
+        },
     })
 }
 
