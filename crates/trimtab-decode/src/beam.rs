@@ -5,6 +5,8 @@
 //! when no live beam can still enter the pool, so ending early never changes the result. With a width of at least the
 //! number of responses nothing is ever cut and the search is exhaustive; with width 1 it is greedy decoding.
 
+use std::cmp::Ordering;
+
 use trimtab_base::TokenId;
 
 use crate::DecodeError;
@@ -26,8 +28,9 @@ pub struct BeamConfig {
 }
 
 impl BeamConfig {
-    /// Widest beam accepted: far beyond use, small enough that a typing error cannot ask for all memory.
-    pub const MAX_WIDTH: usize = 4096;
+    /// Widest beam accepted: far beyond use, small enough that a typing error cannot ask for all memory. Every step
+    /// asks for twice as many tokens of each beam as there are beams, some 30 MiB at this width.
+    pub const MAX_WIDTH: usize = 1024;
 
     /// Refuses settings out of range.
     ///
@@ -84,9 +87,74 @@ struct Finished {
 /// One beam with one more token.
 struct Extension {
     parent_idx: usize,
+    /// Place among the tokens of its parent.
+    row_rank: usize,
     token: TokenId,
     step_log_prob: f64,
     log_prob: f64,
+}
+
+impl Extension {
+    /// Most probable first, ties by rank of the parent, then of the token.
+    fn order(&self, other: &Self) -> Ordering {
+        let place = |extension: &Self| (extension.parent_idx, extension.row_rank);
+        other
+            .log_prob
+            .total_cmp(&self.log_prob)
+            .then_with(|| place(self).cmp(&place(other)))
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.order(other) == Ordering::Less
+    }
+}
+
+/// Extensions of one step that can matter, each list best first.
+struct BestExtensions {
+    finished: Vec<Extension>,
+    unfinished: Vec<Extension>,
+}
+
+/// The best `limit` of the extensions offered so far, and at most as many worse ones.
+struct Best {
+    limit: usize,
+    kept: Vec<Extension>,
+    /// What is no more probable than this is not among the best.
+    floor: f64,
+}
+
+impl Best {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            kept: Vec::new(),
+            floor: f64::NEG_INFINITY,
+        }
+    }
+
+    /// Extensions must be offered in the order that decides ties.
+    fn offer(&mut self, extension: Extension) {
+        if extension.log_prob <= self.floor {
+            return;
+        }
+        self.kept.push(extension);
+        if self.kept.len() == 2 * self.limit {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.kept.sort_unstable_by(Extension::order);
+        self.kept.truncate(self.limit);
+        if let Some(worst) = self.kept.get(self.limit - 1) {
+            self.floor = worst.log_prob;
+        }
+    }
+
+    fn into_sorted(mut self) -> Vec<Extension> {
+        self.cut();
+        self.kept
+    }
 }
 
 /// An unfinished extension that lives on.
@@ -127,24 +195,23 @@ impl Beam {
     }
 
     fn take_rows(&mut self, rows: &[RowAnswer]) -> Result<(), DecodeError> {
-        let extensions = self.ranked_extensions(rows)?;
+        let BestExtensions { finished, unfinished } = self.best_extensions(rows)?;
         self.tokens_generated += self.beams.len() as u64;
-        let mut survivors = Vec::new();
-        for (rank, extension) in extensions.iter().enumerate() {
-            if survivors.len() == self.config.width {
-                break;
-            }
-            let response = self.extended(extension);
-            if !response.is_finished() {
-                survivors.push(Survivor {
-                    parent_idx: extension.parent_idx,
-                    token: extension.token,
-                    response,
-                });
-            } else if rank < self.config.width {
-                self.add_finished(response);
+        // Finished ones count where they rank among all: `rank` of them and those before it in `unfinished` are better.
+        for (rank, extension) in finished.iter().enumerate() {
+            let better = unfinished.partition_point(|other| other.is_before(extension));
+            if rank + better < self.config.width {
+                self.add_finished(self.extended(extension));
             }
         }
+        let survivors: Vec<Survivor> = unfinished
+            .iter()
+            .map(|extension| Survivor {
+                parent_idx: extension.parent_idx,
+                token: extension.token,
+                response: self.extended(extension),
+            })
+            .collect();
         if self.is_settled(&survivors) {
             self.actions.extend(
                 self.beams
@@ -158,8 +225,8 @@ impl Beam {
         Ok(())
     }
 
-    /// All extensions with positive probability, most probable first, ties by rank of the parent, then of the token.
-    fn ranked_extensions(&self, rows: &[RowAnswer]) -> Result<Vec<Extension>, DecodeError> {
+    /// The best `width` finished and the best `width` unfinished extensions with positive probability.
+    fn best_extensions(&self, rows: &[RowAnswer]) -> Result<BestExtensions, DecodeError> {
         if rows.len() != self.beams.len() {
             let (expected, got) = (self.beams.len(), rows.len());
             return Err(DecodeError::WrongAnswerCount {
@@ -168,7 +235,8 @@ impl Beam {
                 got,
             });
         }
-        let mut extensions = Vec::new();
+        let mut finished = Best::new(self.config.width);
+        let mut unfinished = Best::new(self.config.width);
         for (parent_idx, (beam, row)) in self.beams.iter().zip(rows).enumerate() {
             let RowAnswer::Top(top) = row else {
                 return Err(DecodeError::UnexpectedAnswer {
@@ -176,21 +244,28 @@ impl Beam {
                     got: "sampled tokens",
                 });
             };
-            let possible = top
-                .iter()
-                .filter(|(_, step_log_prob)| *step_log_prob > f64::NEG_INFINITY);
-            extensions.extend(possible.map(|&(token, step_log_prob)| {
-                let log_prob = beam.response.reference_log_prob() + step_log_prob;
-                Extension {
+            for (row_rank, &(token, step_log_prob)) in top.iter().enumerate() {
+                let extension = Extension {
                     parent_idx,
+                    row_rank,
                     token,
                     step_log_prob,
-                    log_prob,
+                    log_prob: beam.response.reference_log_prob() + step_log_prob,
+                };
+                // Whether it ends is looked up only for those that could stay.
+                if extension.log_prob <= finished.floor.min(unfinished.floor) {
+                    continue;
                 }
-            }));
+                let token_bytes = self.inputs.token_bytes.as_ref();
+                let ends = beam.response.would_end(token, &self.inputs.stop, token_bytes);
+                let list = if ends { &mut finished } else { &mut unfinished };
+                list.offer(extension);
+            }
         }
-        extensions.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
-        Ok(extensions)
+        Ok(BestExtensions {
+            finished: finished.into_sorted(),
+            unfinished: unfinished.into_sorted(),
+        })
     }
 
     fn extended(&self, extension: &Extension) -> Response {

@@ -144,9 +144,10 @@ pub trait Decoder: Send {
     /// The result, once the need is [`Need::Done`].
     fn outcome(&self) -> Option<&Outcome>;
 
-    /// Most branches alive at once, for admission to the engine's memory budget.
+    /// Most branches alive at once, after any action, for admission to the engine's memory budget.
     fn max_live_branches(&self) -> usize;
 
-    /// Most tokens one branch can grow beyond the prompt.
+    /// Most tokens one branch can grow beyond the prompt. No row is asked for after the last of them, so that it
+    /// takes no position in the model's context.
     fn max_new_tokens(&self) -> usize;
 }

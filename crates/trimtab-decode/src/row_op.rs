@@ -61,11 +61,21 @@ impl RowOp {
                     token: TokenId(token_idx as u32),
                     log_prob: policy_log_probs[token_idx],
                     reference_log_prob: reference_log_probs[token_idx],
-                    kl_nats: kl_nats(&policy_log_probs, &reference_log_probs),
+                    kl_nats: without_rounding(kl_nats(&policy_log_probs, &reference_log_probs)),
                 }))
             }
             Self::TopLogProbs { count } => Ok(RowAnswer::Top(top_log_probs(&reference_log_probs, *count))),
         }
+    }
+}
+
+/// A divergence is not negative; what is below 0 by less than 1e-9 is rounding. Anything more negative stays, to be
+/// seen.
+fn without_rounding(kl_nats: f64) -> f64 {
+    if (-1e-9..0.0).contains(&kl_nats) {
+        0.0
+    } else {
+        kl_nats
     }
 }
 
@@ -88,5 +98,35 @@ fn unusable(logits: &[f32]) -> DecodeError {
         num_nan: count(f32::is_nan),
         num_infinite: count(|logit| logit == f32::INFINITY),
         num_impossible: count(|logit| logit == f32::NEG_INFINITY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_does_not_make_a_divergence_negative() {
+        for salt in 1..500_u32 {
+            let logits: Vec<f32> = (0..200_u32)
+                .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_mul(salt) >> 8) as f32 / 1e6 - 12.0)
+                .collect();
+            for temperature in [1.0, 1.0 - 1e-9, 1.0 + 1e-9] {
+                let op = RowOp::Sample {
+                    sampling: Arc::new(Sampling::at_temperature(temperature)),
+                    coin: 0.5,
+                };
+                let RowAnswer::Sampled(sampled) = op.apply(&logits).unwrap() else {
+                    panic!("a draw is answered by a token");
+                };
+                assert!((0.0..1e-9).contains(&sampled.kl_nats), "{salt} {temperature}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_more_than_rounding_is_not_hidden() {
+        assert_eq!([-1e-12, -1e-6, 0.5].map(without_rounding), [0.0, -1e-6, 0.5]);
+        assert!(without_rounding(f64::NAN).is_nan());
     }
 }

@@ -88,6 +88,19 @@ impl Response {
         self.is_finished()
     }
 
+    /// Whether appending `token` would end it: what [`Self::push`] would say, without a change.
+    pub(crate) fn would_end(&self, token: TokenId, rules: &StopRules, bytes: &dyn TokenBytes) -> bool {
+        let completes = |stop: &String| {
+            // The part of the old bytes that a match ending in the new ones can begin in.
+            let from = (self.bytes.len() + 1).saturating_sub(stop.len());
+            let window = [&self.bytes[from..], bytes.bytes_of(token)].concat();
+            find(&window, stop.as_bytes()).is_some()
+        };
+        rules.stop_tokens.contains(&token)
+            || self.token_ids.len() + 1 >= rules.max_new_tokens
+            || rules.stop_strings.iter().any(completes)
+    }
+
     /// Adds bytes; cuts before the earliest stop string that is now complete, if any.
     fn cut_at_stop_string(&mut self, new_bytes: &[u8], stop_strings: &[String]) -> bool {
         let old_len = self.bytes.len();

@@ -128,6 +128,32 @@ fn narrow_beams_find_what_the_definition_finds() {
 }
 
 #[test]
+fn the_best_are_kept_in_little_room_and_earlier_ones_win_ties() {
+    let mut best = Best::new(7);
+    let mut offered: Vec<(f64, usize)> = Vec::new();
+    for row_rank in 0..1000 {
+        // Few values, so that many tie.
+        let log_prob = -f64::from((row_rank as u32).wrapping_mul(2_654_435_761) >> 26);
+        offered.push((log_prob, row_rank));
+        best.offer(Extension {
+            parent_idx: 0,
+            row_rank,
+            token: TokenId(0),
+            step_log_prob: log_prob,
+            log_prob,
+        });
+        assert!(best.kept.len() < 14, "{row_rank}");
+    }
+    offered.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let kept: Vec<(f64, usize)> = best
+        .into_sorted()
+        .iter()
+        .map(|extension| (extension.log_prob, extension.row_rank))
+        .collect();
+    assert_eq!(kept, offered[..7]);
+}
+
+#[test]
 fn an_early_end_saves_rows() {
     // The end is all but certain at once, so nothing else can still win.
     let mut num_rows = 0;

@@ -83,6 +83,10 @@ fn refusals_say_what_would_be_right() {
     );
     check("majority:4,answer=text,pattern=x", &["majority answer"]);
     check("beam:0", &["beam width: expected a whole number from 1", "got 0"]);
+    check(
+        "beam:1025",
+        &["beam width: expected a whole number from 1 to 1024", "got 1025"],
+    );
     check("beam:4,length_power=-1", &["length_power", "got -1"]);
 }
 

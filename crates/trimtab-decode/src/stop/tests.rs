@@ -29,7 +29,10 @@ fn respond(pieces: &Pieces, tokens: &[u32], rules: &StopRules) -> Option<Candida
             reference_log_prob: -2.0,
             kl_nats: 0.5,
         };
-        if response.push(&sampled, rules, pieces) {
+        let foreseen = response.would_end(sampled.token, rules, pieces);
+        let has_ended = response.push(&sampled, rules, pieces);
+        assert_eq!(foreseen, has_ended, "{tokens:?} at {token} with {rules:?}");
+        if has_ended {
             break;
         }
     }
