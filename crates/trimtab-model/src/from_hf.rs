@@ -37,6 +37,9 @@ struct RawConfig {
     sliding_window_pattern: Option<usize>,
     layer_types: Option<Vec<String>>,
     query_pre_attn_scalar: Option<f32>,
+    hidden_act: Option<String>,
+    /// What Gemma 3 reads in place of `hidden_act`.
+    hidden_activation: Option<String>,
 }
 
 fn default_eps() -> f32 {
@@ -100,6 +103,7 @@ pub fn config_from_hf(json: &Value) -> Result<ModelConfig, ModelError> {
         scaling: RopeScaling::None,
     });
     ModelConfig {
+        activation: activation(&raw, is_gemma)?,
         layer_spans: layer_spans(&raw, is_gemma)?,
         architecture: raw.model_type,
         vocab_len: raw.vocab_size,
@@ -112,11 +116,6 @@ pub fn config_from_hf(json: &Value) -> Result<ModelConfig, ModelError> {
         norm_eps: raw.rms_norm_eps,
         rope,
         local_rope,
-        activation: if is_gemma {
-            Activation::GeluTanh
-        } else {
-            Activation::Silu
-        },
         score_scale: 1.0 / raw.query_pre_attn_scalar.unwrap_or(head_dim as f32).sqrt(),
         embedding_scale: if is_gemma {
             (raw.hidden_size as f32).sqrt()
@@ -134,6 +133,21 @@ pub fn config_from_hf(json: &Value) -> Result<ModelConfig, ModelError> {
 /// Whether norm weights are stored as `w - 1`, as Gemma's published checkpoints do.
 pub fn norms_are_offset(config: &ModelConfig) -> bool {
     config.post_norms
+}
+
+/// The gate's activation; each family's own where the file is silent.
+fn activation(raw: &RawConfig, is_gemma: bool) -> Result<Activation, ModelError> {
+    let (field, named, default) = if is_gemma {
+        ("hidden_activation", &raw.hidden_activation, "gelu_pytorch_tanh")
+    } else {
+        ("hidden_act", &raw.hidden_act, "silu")
+    };
+    // Two names each: as published, and another of the same formula.
+    match named.as_deref().unwrap_or(default) {
+        "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
+        other => Err(bad(field, other, "silu or gelu_pytorch_tanh")),
+    }
 }
 
 fn layer_spans(raw: &RawConfig, is_gemma: bool) -> Result<Vec<AttentionSpan>, ModelError> {
@@ -289,6 +303,39 @@ mod tests {
             json!({"model_type": "gemma3_text", "sliding_window": 512, "query_pre_attn_scalar": 256}),
             (false, true, true, Activation::GeluTanh),
         );
+    }
+
+    #[test]
+    fn activations_are_taken_from_the_field_of_the_family() {
+        let check = |changes: Value, expect: Result<Activation, &str>| {
+            let got = config_from_hf(&with(llama(), &changes)).map(|config| config.activation);
+            match (got, expect) {
+                (Ok(got), Ok(expect)) => assert_eq!(got, expect, "{changes}"),
+                (Err(error), Err(expect)) => assert!(error.to_string().contains(expect), "{error}"),
+                (got, expect) => panic!("{changes}: got {got:?}, expected {expect:?}"),
+            }
+        };
+        check(json!({"hidden_act": "silu"}), Ok(Activation::Silu));
+        check(json!({"hidden_act": null}), Ok(Activation::Silu));
+        check(
+            json!({"hidden_act": "gelu_pytorch_tanh"}),
+            Ok(Activation::GeluTanh),
+        );
+        check(json!({"hidden_act": "gelu"}), Err("hidden_act is gelu"));
+        check(
+            json!({"hidden_act": "relu2"}),
+            Err("expected silu or gelu_pytorch_tanh"),
+        );
+        let gemma =
+            |key: &str, value: &str| json!({"model_type": "gemma3_text", "sliding_window": 512, key: value});
+        let published = gemma("hidden_activation", "gelu_pytorch_tanh");
+        check(published, Ok(Activation::GeluTanh));
+        check(
+            gemma("hidden_activation", "gelu"),
+            Err("hidden_activation is gelu"),
+        );
+        // A field that this family's code does not read.
+        check(gemma("hidden_act", "gelu"), Ok(Activation::GeluTanh));
     }
 
     #[test]
