@@ -1,15 +1,27 @@
 //! One running request: its decoder, its branches and what it waits for. Knows no batch and no other request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use trimtab_base::TokenId;
-use trimtab_decode::{Action, Answer, BranchId, Decoder, Need};
+use trimtab_decode::{Action, Answer, BranchId, Decoder, Need, RowAnswer, RowRequest};
 use trimtab_model::forward::RowInput;
 
 use crate::block_manager::BlockManager;
-use crate::engine::EngineError;
+use crate::error::EngineError;
 use crate::request::{Prompt, Request, Span, Usage};
 use crate::sequence::{Input, RowState, Sequence};
+
+/// What a request may come to, as its decoder said when it was submitted; the decoder is held to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Announced {
+    pub(crate) prompt_positions: usize,
+    /// Most new tokens per branch; what follows the last is never asked.
+    pub(crate) new_tokens: usize,
+    /// Most branches alive at once.
+    pub(crate) branches: usize,
+    /// Key/value blocks that all this needs at worst, set aside at admission.
+    pub(crate) blocks: usize,
+}
 
 /// A request being run.
 pub(crate) struct Active {
@@ -20,13 +32,15 @@ pub(crate) struct Active {
     pub(crate) branches: BTreeMap<BranchId, Sequence>,
     /// What the decoder waits for; `None` until the prompt has been run.
     pub(crate) need: Option<Need>,
+    /// Answers so far to a need of rows, in its order.
+    pub(crate) answers: Vec<Option<RowAnswer>>,
     pub(crate) rewards_asked: bool,
-    pub(crate) reserved_blocks: usize,
+    pub(crate) announced: Announced,
     pub(crate) usage: Usage,
 }
 
 impl Active {
-    pub(crate) fn new(request: Request, hidden_len: usize, reserved_blocks: usize, usage: Usage) -> Self {
+    pub(crate) fn new(request: Request, hidden_len: usize, announced: Announced, usage: Usage) -> Self {
         let root = Sequence::of_prompt(&request.prompt, hidden_len);
         let leading_tokens = match request.prompt.spans.first() {
             Some(Span::Tokens(tokens)) => tokens.clone(),
@@ -38,8 +52,9 @@ impl Active {
             decoder: request.decoder,
             branches: BTreeMap::from([(BranchId::ROOT, root)]),
             need: None,
+            answers: Vec::new(),
             rewards_asked: false,
-            reserved_blocks,
+            announced,
             usage,
         }
     }
@@ -68,34 +83,36 @@ impl Active {
 
     /// Branches whose logits are wanted and not computed, with their pending positions.
     pub(crate) fn stale_branches(&self) -> Vec<(BranchId, usize)> {
-        let mut stale: Vec<(BranchId, usize)> = Vec::new();
-        for branch in self.wanted_branches() {
-            let Some(sequence) = self.branches.get(&branch) else {
-                continue;
-            };
-            if sequence.is_stale() && !stale.iter().any(|&(seen, _)| seen == branch) {
-                stale.push((branch, sequence.pending.len()));
-            }
-        }
-        stale
+        let root = self.need.is_none().then_some(BranchId::ROOT);
+        let wanted = self.unanswered().map(|(_, request)| request.branch).chain(root);
+        let mut seen = HashSet::new();
+        wanted
+            .filter(|&branch| seen.insert(branch))
+            .filter_map(|branch| {
+                let sequence = self.branches.get(&branch)?;
+                sequence.is_stale().then_some((branch, sequence.pending.len()))
+            })
+            .collect()
     }
 
-    fn wanted_branches(&self) -> Vec<BranchId> {
-        match &self.need {
-            None => vec![BranchId::ROOT],
-            Some(Need::Rows(requests)) => requests.iter().map(|request| request.branch).collect(),
-            Some(_) => Vec::new(),
-        }
-    }
-
-    /// Whether all rows that the decoder waits for are computed.
-    pub(crate) fn rows_ready(&self) -> bool {
-        let fresh = |branch| {
-            self.branches
-                .get(&branch)
-                .is_some_and(|sequence| !sequence.is_stale())
+    /// Row operations still to be applied, each with its place in the need.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = (usize, &RowRequest)> {
+        let requests: &[RowRequest] = match &self.need {
+            Some(Need::Rows(requests)) => requests,
+            _ => &[],
         };
-        matches!(self.need, Some(Need::Rows(_))) && self.wanted_branches().into_iter().all(fresh)
+        let places = requests.iter().zip(&self.answers).enumerate();
+        places.filter_map(|(place, (request, answer))| answer.is_none().then_some((place, request)))
+    }
+
+    /// Whether all row operations that the decoder waits for have been applied.
+    pub(crate) fn rows_answered(&self) -> bool {
+        matches!(self.need, Some(Need::Rows(_))) && self.answers.iter().all(Option::is_some)
+    }
+
+    /// Where the logits of a branch are.
+    pub(crate) fn row_of(&self, branch: BranchId) -> Option<&RowState> {
+        self.branches.get(&branch).map(|sequence| &sequence.row)
     }
 
     pub(crate) fn row_input<'a>(&'a self, input: &Input, hidden_len: usize) -> RowInput<'a> {
@@ -118,16 +135,33 @@ impl Active {
 
     fn look_at_need(&mut self) -> Result<(), EngineError> {
         let need = self.decoder.next_need();
-        if let Need::Rows(requests) = &need
-            && let Some(unknown) = requests
-                .iter()
-                .find(|request| !self.branches.contains_key(&request.branch))
-        {
-            return Err(EngineError::UnknownBranch {
-                branch: unknown.branch.0,
-            });
+        self.answers.clear();
+        if let Need::Rows(requests) = &need {
+            self.answers.resize(requests.len(), None);
+            for request in requests {
+                self.want_row(request.branch)?;
+            }
         }
         self.need = Some(need);
+        Ok(())
+    }
+
+    /// Sees to it that the logits of `branch` are there or will be computed.
+    fn want_row(&mut self, branch: BranchId) -> Result<(), EngineError> {
+        let sequence = self
+            .branches
+            .get_mut(&branch)
+            .ok_or(EngineError::UnknownBranch { branch: branch.0 })?;
+        let positions = sequence.num_stored + sequence.pending.len();
+        let new_tokens = positions.saturating_sub(self.announced.prompt_positions);
+        if new_tokens > self.announced.new_tokens.saturating_sub(1) {
+            return Err(EngineError::BranchTooLong {
+                branch: branch.0,
+                new_tokens,
+                announced: self.announced.new_tokens,
+            });
+        }
+        sequence.recall_row();
         Ok(())
     }
 
@@ -140,7 +174,13 @@ impl Active {
                         .get(&parent)
                         .ok_or(EngineError::UnknownBranch { branch: parent.0 })?;
                     let copy = parent_sequence.fork(blocks);
-                    self.branches.insert(child, copy);
+                    if let Some(replaced) = self.branches.insert(child, copy) {
+                        replaced.free(blocks);
+                    }
+                    let (live, announced) = (self.branches.len(), self.announced.branches);
+                    if live > announced {
+                        return Err(EngineError::TooManyBranches { live, announced });
+                    }
                 }
                 Action::Append { branch, token } => {
                     let sequence = self

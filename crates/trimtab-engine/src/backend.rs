@@ -8,6 +8,8 @@ use trimtab_model::forward::{BatchRow, ForwardOutput, Workspace};
 use trimtab_model::stage_times::StageTimes;
 use trimtab_model::{Model, ModelError};
 
+use crate::error::EngineError;
+
 /// A model with its key/value store.
 pub trait Backend: Send {
     /// Tokens in the vocabulary: the width of logits.
@@ -46,16 +48,27 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// A store of as many blocks as fit in `kv_budget_bytes`; memory is taken as blocks are first used.
+    /// [`Self::try_new`] where a refusal is a bug: small stores of known size.
+    ///
+    /// # Panics
+    /// If the system has no address space for the store.
     pub fn new(model: Arc<Model>, pool: Arc<Pool>, kv_budget_bytes: usize) -> Self {
+        Self::try_new(model, pool, kv_budget_bytes).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A store of as many blocks as fit in `kv_budget_bytes`; memory is taken as blocks are first used.
+    ///
+    /// # Errors
+    /// [`EngineError::KvStore`] if the system has no address space for the store.
+    pub fn try_new(model: Arc<Model>, pool: Arc<Pool>, kv_budget_bytes: usize) -> Result<Self, EngineError> {
         let layout = model.kv_layout();
         let num_blocks = kv_budget_bytes / layout.block_bytes();
-        Self {
-            kv: KvCache::new(layout, num_blocks),
+        Ok(Self {
+            kv: KvCache::try_new(layout, num_blocks)?,
             model,
             pool,
             workspace: Workspace::default(),
-        }
+        })
     }
 
     /// The model.

@@ -6,7 +6,8 @@
 //! 3. Its prompt is prefilled in chunks, once, sharing whole blocks with earlier prompts that begin alike.
 //! 4. The decoder forks branches off the prompt; a fork shares every block and copies only the one it writes into.
 //! 5. Each step runs one row per live branch of every request in one batch, decoding rows before prefill rows.
-//! 6. Row operations (sampling, top-k) of all requests run in parallel on the rows' logits; decoders are fed.
+//! 6. Row operations (sampling, top-k) of all requests run in parallel on the step's logits, which are then gone;
+//!    a decoder is fed when it has an answer to each.
 //! 7. Pruned branches free their blocks at once; rewards are asked of the caller as events.
 //! 8. The outcome is an event; cancelling frees everything at once.
 //!
@@ -17,6 +18,7 @@ mod active;
 pub mod backend;
 pub mod block_manager;
 pub mod engine;
+mod error;
 pub mod prefix_cache;
 pub mod request;
 mod row_ops;
@@ -24,5 +26,6 @@ mod scheduler;
 mod sequence;
 
 pub use backend::{Backend, CpuBackend};
-pub use engine::{Engine, EngineConfig, EngineError, EngineStats};
+pub use engine::{Engine, EngineConfig, EngineStats};
+pub use error::EngineError;
 pub use request::{Event, Prompt, Request, RequestId, Span, Usage};

@@ -3,7 +3,7 @@
 use trimtab_base::TokenId;
 use trimtab_decode::{Candidate, Decoder, Outcome};
 
-use crate::engine::EngineError;
+use crate::error::EngineError;
 
 /// Identity of a submitted request, unique per engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,30 +1,21 @@
 //! One branch of a request: its blocks, what has been run and what has not. Knows no decoder and no model.
 
-use std::sync::Arc;
-
 use trimtab_base::TokenId;
 
 use crate::backend::Backend;
 use crate::block_manager::BlockManager;
 use crate::request::{Prompt, Span};
 
-/// Hidden state and logits of one row, kept beyond the step that made them.
-#[derive(Debug, PartialEq)]
-pub(crate) struct SavedRow {
-    pub(crate) hidden: Vec<f32>,
-    pub(crate) logits: Vec<f32>,
-}
-
 /// Where a branch's next-token logits are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RowState {
     /// Not computed for the branch's present end.
     #[default]
     Stale,
     /// Row `n` of the present step's output.
     InOutput(usize),
-    /// Kept, because the branch was forked or its decoder waits for others.
-    Saved(Arc<SavedRow>),
+    /// Computed in an earlier step and not kept.
+    Gone,
 }
 
 /// One position not yet run.
@@ -47,6 +38,8 @@ pub(crate) struct Sequence {
     pub(crate) num_stored: usize,
     /// Positions appended but not run, oldest first.
     pub(crate) pending: Vec<Input>,
+    /// The newest position that was run here, to run it again if its logits are asked for later.
+    newest: Option<Input>,
     /// Next-token logits.
     pub(crate) row: RowState,
 }
@@ -73,6 +66,34 @@ impl Sequence {
         matches!(self.row, RowState::Stale)
     }
 
+    /// Books the first `num_positions` pending positions as run.
+    pub(crate) fn mark_stored(&mut self, num_positions: usize) {
+        if let Some(newest) = self.pending.drain(..num_positions).next_back() {
+            self.newest = Some(newest);
+        }
+        self.num_stored += num_positions;
+    }
+
+    /// The step whose output has the logits is over. They are not copied: of thousands of branches few are asked for
+    /// a row again without a token in between, and these are worth one row more.
+    pub(crate) fn forget_row(&mut self) {
+        if matches!(self.row, RowState::InOutput(_)) {
+            self.row = RowState::Gone;
+        }
+    }
+
+    /// Makes the newest position pending again if its logits are gone. Run again it stores the same keys and values
+    /// and has the same logits, bit for bit.
+    pub(crate) fn recall_row(&mut self) {
+        if self.row == RowState::Gone
+            && let Some(newest) = self.newest.take()
+        {
+            self.num_stored -= 1;
+            self.pending.push(newest);
+            self.row = RowState::Stale;
+        }
+    }
+
     /// A copy that shares every block.
     pub(crate) fn fork(&self, blocks: &mut BlockManager) -> Self {
         for &block in &self.blocks {
@@ -88,7 +109,7 @@ impl Sequence {
         }
     }
 
-    /// Makes the next `num_positions` positions writable: copies a shared last block, adds new ones.
+    /// Makes the next `num_positions` positions writable: copies a shared block that they begin in, adds new ones.
     ///
     /// `None` if the store has no block left; admission reserves enough that this cannot happen to admitted requests.
     pub(crate) fn reserve(
@@ -98,15 +119,13 @@ impl Sequence {
         backend: &mut dyn Backend,
     ) -> Option<()> {
         let block_len = backend.block_len();
-        if !self.num_stored.is_multiple_of(block_len) {
-            let last = self.num_stored / block_len;
-            let shared = self.blocks[last];
-            if blocks.is_shared(shared) {
-                let own = blocks.allocate()?;
-                backend.copy_block(shared, own);
-                blocks.release(shared);
-                self.blocks[last] = own;
-            }
+        if let Some(first) = self.blocks.get_mut(self.num_stored / block_len)
+            && blocks.is_shared(*first)
+        {
+            let own = blocks.allocate()?;
+            backend.copy_block(*first, own);
+            blocks.release(*first);
+            *first = own;
         }
         while self.blocks.len() * block_len < self.num_stored + num_positions {
             self.blocks.push(blocks.allocate()?);

@@ -24,8 +24,8 @@ fn impossible_requests_are_refused_with_both_numbers() {
         &["token id 9", "vocabulary of 4"],
     );
     check(
-        with(Prompt::tokens(tokens(&[1; 35]))),
-        &["35 positions", "6 new tokens", "context of 40"],
+        with(Prompt::tokens(tokens(&[1; 36]))),
+        &["36 positions", "6 new tokens", "context of 40"],
     );
     let ragged = Prompt {
         spans: vec![Span::Embeddings(Vec::new())],
@@ -37,6 +37,21 @@ fn impossible_requests_are_refused_with_both_numbers() {
         &["193 key/value blocks", "64 branches", "has 30"],
     );
     assert!(engine.is_idle(), "nothing refused is left behind");
+}
+
+#[test]
+fn the_last_new_token_takes_no_position() {
+    let prompt = [1; 35];
+    let (mut engine, _) = engine(30, prompt.len(), EngineConfig::standard());
+    for seed in 0..30 {
+        engine.submit(request("sample", &prompt, seed)).expect("fits");
+    }
+    let ended = run_to_end(&mut engine);
+    let longest = ended
+        .iter()
+        .map(|(_, result)| result.as_ref().expect("no request fails").0.tokens_generated)
+        .max();
+    assert_eq!(longest, Some(6), "a request uses all that it may");
 }
 
 #[test]
@@ -81,7 +96,11 @@ fn cached_prompts_make_room_for_running_requests() {
                 .submit(request("bon:3", &prompt, 1))
                 .expect("each alone fits");
             assert!(run_to_end(&mut engine)[0].1.is_ok(), "prompt {prompt:?}");
+            assert!(
+                engine.stats().blocks_held <= 7,
+                "at most half the store is cached"
+            );
         }
     }
-    assert!(engine.stats().blocks_held <= 14);
+    assert_eq!(engine.stats().blocks_held, 7);
 }

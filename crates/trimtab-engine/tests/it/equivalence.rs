@@ -122,6 +122,35 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Prompts that begin alike in a store hardly larger than one request: blocks are shared, cached and evicted all
+    /// the time, and every admitted request still finds the blocks that are set aside for it.
+    #[test]
+    fn a_small_store_changes_nothing(
+        picks in prop::collection::vec((0..6_usize, prop::collection::vec(1_u32..3, 9), 0_u64..50), 1..16),
+        max_batch_rows in 1_usize..12,
+        num_blocks in 18_usize..28,
+    ) {
+        let config = EngineConfig { max_batch_rows, ..EngineConfig::standard() };
+        let (mut engine, _) = engine(num_blocks, 9, config);
+        let mut submitted = Vec::new();
+        for (spec, prompt, seed) in &picks {
+            submitted.push(engine.submit(request(SPECS[*spec], prompt, *seed)).expect("fits"));
+        }
+        let ended = run_to_end(&mut engine);
+        prop_assert_eq!(ended.len(), picks.len());
+        for (id, result) in &ended {
+            let place = submitted.iter().position(|submitted| submitted == id).expect("known id");
+            let (spec, prompt, seed) = &picks[place];
+            let (outcome, _) = result.as_ref().expect("no request fails");
+            assert_same(outcome, &expected(SPECS[*spec], prompt, *seed), SPECS[*spec]);
+        }
+        prop_assert!(engine.stats().blocks_held <= num_blocks / 2);
+    }
+}
+
 #[test]
 fn a_prompt_is_run_once_for_all_candidates() {
     let prompt = [1, 2, 3, 1, 2, 3, 1, 2];

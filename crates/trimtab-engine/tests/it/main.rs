@@ -4,4 +4,6 @@ mod admission;
 mod determinism;
 mod equivalence;
 mod events;
+mod failures;
+mod small_batches;
 mod table_backend;
