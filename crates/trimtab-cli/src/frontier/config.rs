@@ -5,10 +5,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use trimtab_decode::{DecodeSpec, Sampling};
-use trimtab_reward::RewardSpec;
+use trimtab_reward::{ExternalLimits, RewardSpec};
+use trimtab_store::ModelRef;
 
+use super::identity::Fields;
 use crate::args::parse_precision;
 use crate::prompts;
+use crate::resolve::open_store;
 
 /// A configuration with every field, for help texts; a test parses it.
 pub(crate) const EXAMPLE_CONFIG: &str = r#"model = "smollm2-135m-instruct"      # alias, org/name of the hub, or a path
@@ -23,6 +26,9 @@ precision = "int8"                   # int8, int8-wide, int4, bf16 or f32
 # stop = ["\n\n"]                    # texts that end an answer
 # system = "You are terse."          # system message
 # raw = true                         # no chat template
+# reward_batch = 256                 # for cmd: and http: rewards: most responses in one request,
+# reward_timeout_s = 120             # most seconds for one request,
+# reward_retries = 2                 # further attempts after a failed one
 "#;
 
 /// A frontier run.
@@ -63,7 +69,22 @@ pub(crate) struct FrontierConfig {
     /// Continue prompts as they are, without the chat template. Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) raw: bool,
+    /// Most items sent to an external reward at once, 1 to 65,536. Default 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reward_batch: Option<usize>,
+    /// Most seconds that an external reward may take for one batch, 1 to 86,400. Default 120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reward_timeout_s: Option<u64>,
+    /// Further attempts after one that failed, 0 to 16. Default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reward_retries: Option<u32>,
 }
+
+/// How external rewards are asked: no part of a run's identity.
+const LIMIT_FIELDS: [&str; 3] = ["reward_batch", "reward_timeout_s", "reward_retries"];
+
+/// Where prompts and weights are found: their content counts instead.
+const PLACE_FIELDS: [&str; 3] = ["model", "prompts", "num_prompts"];
 
 fn default_model() -> String {
     "smollm2-135m-instruct".to_owned()
@@ -117,6 +138,9 @@ impl FrontierConfig {
             stop: Vec::new(),
             system: None,
             raw: false,
+            reward_batch: None,
+            reward_timeout_s: None,
+            reward_retries: None,
         }
     }
 
@@ -128,8 +152,7 @@ impl FrontierConfig {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config = Self::parse(&text).with_context(|| path.display().to_string())?;
-        let is_file = config.prompts != prompts::BUILTIN && config.prompts != "-";
-        if is_file && Path::new(&config.prompts).is_relative() {
+        if config.reads_prompt_file() && Path::new(&config.prompts).is_relative() {
             let beside = path.parent().unwrap_or(Path::new("")).join(&config.prompts);
             if beside.exists() {
                 config.prompts = beside.display().to_string();
@@ -138,9 +161,62 @@ impl FrontierConfig {
         Ok(config)
     }
 
+    fn reads_prompt_file(&self) -> bool {
+        self.prompts != prompts::BUILTIN && self.prompts != "-"
+    }
+
+    /// Makes the paths of files absolute, and looks the model's name up without fetching it.
+    ///
+    /// # Errors
+    /// A name that nothing has, a path without a model.
+    pub(crate) fn locate(mut self) -> Result<Self> {
+        if self.reads_prompt_file() && Path::new(&self.prompts).exists() {
+            self.prompts = absolute(Path::new(&self.prompts), &self.prompts);
+        }
+        if let ModelRef::Local { path, .. } = open_store()?.resolve(&self.model)? {
+            self.model = absolute(&path, &self.model);
+        }
+        Ok(self)
+    }
+
+    /// The model's name for reports: of a path only the last part, so that moving files changes no report.
+    pub(crate) fn model_label(&self) -> String {
+        let path = Path::new(&self.model);
+        let last = path.file_name().filter(|_| path.is_absolute());
+        last.map_or_else(|| self.model.clone(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Limits of external rewards.
+    pub(crate) fn reward_limits(&self) -> ExternalLimits {
+        let default = ExternalLimits::default();
+        ExternalLimits {
+            batch_len: self.reward_batch.unwrap_or(default.batch_len),
+            timeout_ms: self
+                .reward_timeout_s
+                .map_or(default.timeout_ms, |seconds| seconds.saturating_mul(1000)),
+            num_retries: self.reward_retries.unwrap_or(default.num_retries),
+            ..default
+        }
+    }
+
+    /// The fields that say what the run is: all but the limits of external rewards.
+    pub(super) fn described_fields(&self) -> Result<Fields> {
+        let all = serde_json::to_value(self).context("cannot serialise the configuration")?;
+        let mut fields = super::identity::fields_of(&all);
+        fields.retain(|name, _| !LIMIT_FIELDS.contains(&name.as_str()));
+        Ok(fields)
+    }
+
+    /// The fields that results depend on, given the content of prompts and weights.
+    pub(super) fn result_fields(&self) -> Result<Fields> {
+        let mut fields = self.described_fields()?;
+        fields.retain(|name, _| !PLACE_FIELDS.contains(&name.as_str()));
+        Ok(fields)
+    }
+
     /// Parses and checks a configuration.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)?;
+        let config: Self = toml::from_str(prompts::without_bom(text))?;
         if config.methods.is_empty() {
             bail!(
                 "methods is empty; expected at least one decoding method, e.g. methods = [\"sample\", \"bon:4\"]"
@@ -161,6 +237,24 @@ impl FrontierConfig {
                 bail!("{field} is 0, expected at least 1");
             }
         }
+        let within = [
+            (
+                "reward_batch",
+                config.reward_batch.map(|len| len as u64),
+                1..=65_536,
+            ),
+            ("reward_timeout_s", config.reward_timeout_s, 1..=86_400),
+            ("reward_retries", config.reward_retries.map(u64::from), 0..=16),
+        ];
+        for (field, value, range) in within {
+            if let Some(value) = value.filter(|value| !range.contains(value)) {
+                bail!(
+                    "{field} is {value}, expected {} to {}",
+                    range.start(),
+                    range.end()
+                );
+            }
+        }
         if config.raw && config.system.is_some() {
             bail!("raw = true leaves out the chat template, so system cannot be given; remove one");
         }
@@ -172,6 +266,13 @@ impl FrontierConfig {
     pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string(self).context("cannot serialise the configuration")
     }
+}
+
+/// `path` from the root; `text` if it cannot be written in a configuration.
+fn absolute(path: &Path, text: &str) -> String {
+    let absolute = std::path::absolute(path).ok();
+    let absolute = absolute.as_deref().and_then(Path::to_str);
+    absolute.unwrap_or(text).to_owned()
 }
 
 #[cfg(test)]
@@ -194,6 +295,8 @@ mod tests {
             let message = format!("{:#}", FrontierConfig::parse(text).expect_err("must be refused"));
             assert!(message.contains(expect), "{message:?} lacks {expect:?}");
         };
+        // Editors on Windows write both.
+        assert!(FrontierConfig::parse("\u{feff}reward = \"length\"\r\nmethods = [\"sample\"]\r\n").is_ok());
         let good = "reward = \"length\"\nmethods = [\"sample\"]\n";
         assert!(FrontierConfig::parse(good).is_ok());
         check("methods = [\"sample\"]", "reward");
@@ -207,6 +310,16 @@ mod tests {
         check(&format!("{good}max_new_tokens = 0"), "max_new_tokens is 0");
         check(&format!("{good}reference_samples = 0"), "reference_samples is 0");
         check(&format!("{good}precision = \"int7\""), "int7");
+        check(
+            &format!("{good}reward_batch = 0"),
+            "reward_batch is 0, expected 1 to",
+        );
+        check(&format!("{good}reward_timeout_s = 0"), "reward_timeout_s is 0");
+        check(
+            &format!("{good}reward_timeout_s = 86401"),
+            "reward_timeout_s is 86401",
+        );
+        check(&format!("{good}reward_retries = 17"), "reward_retries is 17");
         check(&format!("{good}temprature = 1"), "temprature");
         check(&format!("{good}raw = true\nsystem = \"x\""), "remove one");
     }

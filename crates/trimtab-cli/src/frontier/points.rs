@@ -2,7 +2,6 @@
 //! Knows methods and rewards; the arithmetic is `trimtab-eval`'s.
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 use trimtab_decode::{Candidate, DecodeSpec, Outcome};
 use trimtab_eval::{
     Example, ExampleAnswer, Frontier, FrontierInput, KlRule, MethodRuns, PromptRun, ReferenceSamples, Report,
@@ -10,6 +9,7 @@ use trimtab_eval::{
 };
 
 use super::config::FrontierConfig;
+use super::identity::sha256_hex;
 use super::plan::{Plan, REFERENCE_GROUP, is_drawn};
 use super::run::Entry;
 use crate::prompts::PromptRecord;
@@ -41,7 +41,7 @@ pub(super) fn report(
         let chosen: Vec<Outcome> = of_group(group).map(|entry| outcome(method, entry)).collect();
         let runs = chosen.iter().zip(of_group(group)).map(|(outcome, entry)| {
             PromptRun::of_outcome(entry.prompt as u64, outcome)
-                .with_context(|| format!("prompt {}", entry.prompt))
+                .with_context(|| format!("prompt {}", entry.prompt + 1))
         });
         methods.push(MethodRuns {
             method: method.to_string(),
@@ -95,19 +95,16 @@ fn num_tokens(candidate: &Candidate) -> u64 {
 }
 
 fn facts(config: &FrontierConfig, identity: Identity) -> Result<RunFacts> {
-    let digest = Sha256::digest(config.to_toml()?.as_bytes());
+    let fields =
+        serde_json::to_vec(&config.result_fields()?).context("cannot serialise the configuration")?;
     Ok(RunFacts {
-        model: config.model.clone(),
+        model: config.model_label(),
         model_sha256: identity.model_sha256,
         seed: config.seed,
         precision: config.precision.clone(),
         reward: config.reward.to_string(),
         reward_unit: identity.reward_unit,
-        config_sha256: digest
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<Vec<_>>()
-            .concat(),
+        config_sha256: sha256_hex(&fields),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
@@ -200,6 +197,7 @@ mod tests {
             .map(|idx| PromptRecord {
                 prompt: format!("prompt {idx}"),
                 record: serde_json::Map::new(),
+                line: idx + 1,
             })
             .collect();
         let mut entries: Vec<Entry> = (0..3).map(|prompt| entry(0, prompt, &[0.4, 0.6])).collect();

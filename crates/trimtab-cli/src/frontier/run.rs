@@ -1,25 +1,31 @@
 //! Draws what the plan asks for, journals each finished prompt, and leaves the report. Knows files and the runtime.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use trimtab_base::{RewardModel, TokenId};
-use trimtab_decode::{Candidate, StopRules};
-use trimtab_engine::EngineConfig;
+use trimtab_decode::{Candidate, DecodeSpec, StopRules};
+use trimtab_engine::{Engine, EngineConfig};
 use trimtab_eval::Frontier;
 use trimtab_runtime::{Job, PromptStyle, RunEvent, RunLimits, run_jobs};
 use trimtab_store::SourcePolicy;
 
+use super::checks;
 use super::config::FrontierConfig;
+use super::folder;
+use super::identity::Header;
 use super::plan::{Group, Plan};
 use super::points;
 use crate::args::parse_precision;
 use crate::journal::Journal;
+use crate::output;
 use crate::progress::ItemProgress;
 use crate::prompts::{PromptRecord, read_prompts};
 use crate::resolve::ReadyModel;
+
+/// Characters of a prompt shown in errors.
+const MAX_LABEL_CHARS: usize = 40;
 
 /// How to run; nothing here changes results.
 #[derive(Debug, Clone)]
@@ -32,18 +38,6 @@ pub(crate) struct RunOptions {
     pub(crate) kv_memory_mib: u32,
     /// Where the model may come from.
     pub(crate) source: SourcePolicy,
-}
-
-/// Identity of a run: a journal of another run is not mixed in.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Header {
-    /// Version of the journal's form.
-    journal: u32,
-    /// Version of this program.
-    version: String,
-    config: FrontierConfig,
-    model_sha256: String,
-    prompts: Vec<String>,
 }
 
 /// One finished prompt of one group.
@@ -70,15 +64,23 @@ pub(crate) struct FrontierRun {
 }
 
 impl FrontierRun {
-    /// Reads the prompts and builds the reward, so that mistakes show before a model is fetched.
+    /// Reads the prompts, builds the reward and looks the model's name up, so that mistakes show before it is fetched.
     pub(crate) fn new(config: FrontierConfig, options: RunOptions) -> Result<Self> {
-        let mut prompts = read_prompts(&config.prompts)?;
-        prompts.truncate(config.num_prompts.unwrap_or(usize::MAX));
-        let reward = config.reward.build()?;
+        let mut read = read_prompts(&config.prompts)?;
+        if read.num_duplicates > 0 {
+            let plural = if read.num_duplicates == 1 { "" } else { "s" };
+            output::note(&format!(
+                "{} duplicate prompt{plural} dropped",
+                read.num_duplicates
+            ));
+        }
+        read.records.truncate(config.num_prompts.unwrap_or(usize::MAX));
+        let reward = config.reward.build_with(&config.reward_limits())?;
+        checks::records_fit(&config.prompts, &read.records, reward.as_ref())?;
         let plan = Plan::new(&config.methods, config.reference_samples, config.seed);
         Ok(Self {
-            config,
-            prompts,
+            config: config.locate()?,
+            prompts: read.records,
             reward,
             plan,
             options,
@@ -86,6 +88,8 @@ impl FrontierRun {
     }
 
     /// Runs what is missing and writes the report; gives its numbers.
+    ///
+    /// Nothing is written before everything that can be known to fail has been checked.
     pub(crate) fn run(&self) -> Result<Frontier> {
         let precision = parse_precision(&self.config.precision).map_err(anyhow::Error::msg)?;
         let model = ReadyModel::open(
@@ -94,51 +98,63 @@ impl FrontierRun {
             precision.plan,
             self.options.threads,
         )?;
+        let tokens = self.tokens(&model)?;
+        let mut engine = model.engine(self.options.kv_memory_mib, EngineConfig::standard())?;
+        self.check_fit(&model, &mut engine, &tokens)?;
+        let header = Header::new(&self.config, &self.prompts, model.sha256())?;
         let out = &self.options.out;
+        let config_text = folder::config_to_write(out, &self.config, &header)?;
         std::fs::create_dir_all(out)
             .with_context(|| format!("cannot create the folder {}", out.display()))?;
-        let header = Header {
-            journal: 1,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            config: self.config.clone(),
-            model_sha256: model.sha256(),
-            prompts: self.prompts.iter().map(|prompt| prompt.prompt.clone()).collect(),
-        };
-        let (mut journal, mut entries) = Journal::open::<_, Entry>(&out.join("journal"), &header)?;
-        self.check(&entries)?;
-        // After the journal, which refuses a folder that holds another run: what is there stays as it is.
-        write_new(&out.join("config.toml"), &self.config.to_toml()?)?;
+        let (mut journal, entries) = Journal::open::<Entry>(&folder::journal_path(out), &header)?;
+        let mut entries = checks::distinct_entries(entries, self.plan.groups.len(), self.prompts.len())?;
+        // After the journal, which refuses a folder that another run is using or has used.
+        if let Some(text) = config_text {
+            folder::write_whole(&folder::config_path(out), &text)?;
+        }
         let missing = self.missing(&entries);
         if !missing.is_empty() {
-            self.draw(&model, &missing, &mut journal, &mut entries)?;
+            let jobs = missing
+                .iter()
+                .map(|&(group, prompt)| self.job(&model, &self.plan.groups[group], prompt, &tokens));
+            let jobs: Vec<Job> = jobs.collect();
+            let draw = Draw {
+                model: &model,
+                missing: &missing,
+                jobs: &jobs,
+            };
+            self.draw(&draw, &mut engine, &mut journal, &mut entries)?;
         }
+        self.report(model.sha256(), entries)
+    }
+
+    fn report(&self, model_sha256: String, mut entries: Vec<Entry>) -> Result<Frontier> {
         entries.sort_by_key(|entry| (entry.group, entry.prompt));
         let identity = points::Identity {
-            model_sha256: model.sha256(),
+            model_sha256,
             reward_unit: self.reward.unit().to_owned(),
         };
         let report = points::report(&self.config, &self.prompts, &self.plan, &entries, identity)?;
+        let out = &self.options.out;
         report
             .write(out)
-            .with_context(|| format!("the samples are kept in {}", out.join("journal").display()))?;
+            .with_context(|| format!("the samples are kept in {}", folder::journal_path(out).display()))?;
         Ok(report.frontier)
     }
 
-    /// Entries of a journal whose header fits can only be wrong if somebody edited it.
-    fn check(&self, entries: &[Entry]) -> Result<()> {
-        let is_known =
-            |entry: &Entry| entry.group < self.plan.groups.len() && entry.prompt < self.prompts.len();
-        if let Some(entry) = entries
+    /// Refuses prompts and methods that can never run, by the worst case of each group: the longest prompt.
+    fn check_fit(&self, model: &ReadyModel, engine: &mut Engine, tokens: &[Vec<TokenId>]) -> Result<()> {
+        checks::are_distinct(tokens)?;
+        let context_len = model.loaded.config().context_len;
+        checks::fit_context(tokens, self.config.max_new_tokens, context_len)?;
+        let longest = (0..tokens.len()).max_by_key(|&prompt| tokens[prompt].len());
+        let jobs = self
+            .plan
+            .groups
             .iter()
-            .find(|entry| !is_known(entry) || entry.chosen >= entry.candidates.len())
-        {
-            bail!(
-                "the journal has an entry for group {}, prompt {}, which this run does not have",
-                entry.group,
-                entry.prompt
-            );
-        }
-        Ok(())
+            .zip(longest.into_iter().cycle())
+            .map(|(group, prompt)| self.job(model, group, prompt, tokens));
+        checks::fit_engine(engine, &model.loaded.token_bytes(), &jobs.collect::<Vec<_>>())
     }
 
     /// Pairs of group and prompt that are not in the journal, prompts first so that early results cover all groups.
@@ -152,17 +168,12 @@ impl FrontierRun {
 
     fn draw(
         &self,
-        model: &ReadyModel,
-        missing: &[(usize, usize)],
+        draw: &Draw,
+        engine: &mut Engine,
         journal: &mut Journal,
         entries: &mut Vec<Entry>,
     ) -> Result<()> {
-        let tokens = self.tokens(model)?;
-        let jobs: Vec<Job> = missing
-            .iter()
-            .map(|&(group, prompt)| self.job(model, &self.plan.groups[group], prompt, &tokens))
-            .collect();
-        let mut engine = model.engine(self.options.kv_memory_mib, EngineConfig::standard())?;
+        let &Draw { model, missing, jobs } = draw;
         let total = self.prompts.len() * self.plan.groups.len();
         let what = "answering";
         let mut progress = ItemProgress::new(what, total as u64, (total - missing.len()) as u64);
@@ -170,9 +181,9 @@ impl FrontierRun {
         let reward = self.reward.as_ref();
         let limits = RunLimits::standard();
         let ran = run_jobs::<anyhow::Error>(
-            &mut engine,
+            engine,
             &model.loaded.token_bytes(),
-            &jobs,
+            jobs,
             Some(reward),
             limits,
             &mut |event| {
@@ -202,7 +213,7 @@ impl FrontierRun {
         );
         progress.finish();
         ran.with_context(|| {
-            let path = self.options.out.join("journal");
+            let path = folder::journal_path(&self.options.out);
             format!(
                 "stopped after {} of {total}; what is finished is kept in {}",
                 entries.len(),
@@ -220,28 +231,15 @@ impl FrontierRun {
         let encode = |(idx, record): (usize, &PromptRecord)| {
             style
                 .encode(model.loaded.tokenizer(), &record.prompt)
-                .with_context(|| format!("prompt {idx}"))
+                .with_context(|| format!("prompt {}", idx + 1))
         };
-        let tokens: Vec<Vec<TokenId>> = self
-            .prompts
-            .iter()
-            .enumerate()
-            .map(encode)
-            .collect::<Result<_>>()?;
-        let mut seen: HashMap<&[TokenId], usize> = HashMap::new();
-        for (idx, ids) in tokens.iter().enumerate() {
-            if let Some(first) = seen.insert(ids, idx) {
-                bail!(
-                    "prompts {first} and {idx} are the same; remove one, since equal prompts draw equal answers"
-                );
-            }
-        }
-        Ok(tokens)
+        self.prompts.iter().enumerate().map(encode).collect()
     }
 
     fn job(&self, model: &ReadyModel, group: &Group, prompt: usize, tokens: &[Vec<TokenId>]) -> Job {
         let record = &self.prompts[prompt];
         Job {
+            label: label(prompt, &record.prompt, &group.decode),
             prompt: record.prompt.clone(),
             record: record.record.clone(),
             token_ids: tokens[prompt].clone(),
@@ -256,10 +254,19 @@ impl FrontierRun {
     }
 }
 
-/// Writes a file under a temporary name and renames it, so that it is never seen in part.
-fn write_new(path: &Path, text: &str) -> Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, text)
-        .and_then(|()| std::fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+/// What is to be drawn: jobs and their pairs of group and prompt.
+#[derive(Clone, Copy)]
+struct Draw<'a> {
+    model: &'a ReadyModel,
+    missing: &'a [(usize, usize)],
+    jobs: &'a [Job],
+}
+
+/// What errors call a job: `prompt 4 ("In one sentence...") with bon:16`.
+fn label(prompt_idx: usize, prompt: &str, decode: &DecodeSpec) -> String {
+    let start = match prompt.char_indices().nth(MAX_LABEL_CHARS) {
+        Some((end, _)) => format!("{}...", &prompt[..end]),
+        None => prompt.to_owned(),
+    };
+    format!("prompt {} ({start:?}) with {decode}", prompt_idx + 1)
 }
