@@ -134,11 +134,13 @@ fn open_generation_blocks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else {
+        let (before, inside) = rest.split_at(start + 2);
+        // Looked for behind the opening, whose `%` is not the closing's: `{%}` closes nothing.
+        let Some(len) = inside.find("%}") else {
             break;
         };
-        let (tag, after) = rest[start + 2..].split_at(len - 2);
-        out.push_str(&rest[..start + 2]);
+        let (tag, after) = inside.split_at(len);
+        out.push_str(before);
         let word = tag.trim_matches(|ch: char| ch.is_whitespace() || ch == '-' || ch == '+');
         out.push_str(&match word {
             "generation" => tag.replace("generation", "if true"),

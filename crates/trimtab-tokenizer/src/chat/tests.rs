@@ -123,6 +123,10 @@ fn bad_templates_are_typed_errors() {
         TemplateError::Syntax { line: 2, .. }
     ));
     assert!(matches!(fail("{% unknown_tag %}"), TemplateError::Syntax { .. }));
+    // Neither tag nor end of one: an opening whose `%` must not be taken for a closing.
+    for source in ["{%}", "a{%}", "{% if true %}b{%}"] {
+        assert!(matches!(fail(source), TemplateError::Syntax { .. }), "{source}");
+    }
     let refusal = TemplateError::Refused {
         message: "roles must alternate".into(),
     };
