@@ -3,7 +3,7 @@
 
     python3 -m venv v && v/bin/pip install llama-cpp-python==0.3.36 gguf jinja2 numpy
     v/bin/python dev/golden/greedy.py smollm2-135m-instruct=PATH.gguf qwen2.5-coder-0.5b-instruct=PATH.gguf \
-        stories15m=DIR stories260k=DIR          # DIR holds the weights (*.bin) and the vocabulary (tok*.bin)
+        gemma3-270m=PATH.gguf stories15m=DIR stories260k=DIR    # DIR holds the weights (*.bin) and the vocabulary (tok*.bin)
 
 For each model it writes crates/trimtab-runtime/tests/golden/<model>.json: prompt texts, prompt ids, expected ids, and
 for each step the margin in logits between the best and the second token, so that a mismatch can be told from a tie.
@@ -36,6 +36,7 @@ STORIES = ["Once upon a time", "One day, Tom and his dog went to the park.", "Th
 PROMPTS = {
     "smollm2-135m-instruct": ["The history of the steam engine begins with", "Once upon a time, in a small village", "def fibonacci(n):\n", CHAT],
     "qwen2.5-coder-0.5b-instruct": ["def quicksort(items):\n", "The three laws of thermodynamics are", "// Reads a file\nfn main() {", CODE_CHAT],
+    "gemma3-270m": ["The history of the steam engine begins with", "Once upon a time, in a small village", "Die Hauptstadt von Frankreich ist", "def fibonacci(n):\n"],
     "stories15m": STORIES,
     "stories260k": STORIES,
 }
