@@ -104,8 +104,8 @@ pub const STEPS: [Step; 8] = [
     },
     Step {
         name: "fuzz",
-        about: "the fuzz targets compile",
-        repair: "cargo check --manifest-path fuzz/Cargo.toml",
+        about: "the fuzz targets compile, and mutations of their seeds break nothing",
+        repair: "cargo test --manifest-path fuzz/Cargo.toml --lib",
         is_fast: false,
         run: check_fuzz,
     },
@@ -196,13 +196,13 @@ fn check_tidy(root: &Path) -> anyhow::Result<Outcome> {
 }
 
 fn check_fuzz(root: &Path) -> anyhow::Result<Outcome> {
-    match fuzz::missing_tool(root) {
-        Some(reason) => Ok(Outcome::Skipped(reason)),
-        None => cargo(
-            root,
-            "check --manifest-path fuzz/Cargo.toml --locked --target-dir target",
-        ),
+    if let Some(reason) = fuzz::missing_tool(root) {
+        return Ok(Outcome::Skipped(reason));
     }
+    let place = "--manifest-path fuzz/Cargo.toml --locked --target-dir target";
+    cargo(root, &format!("check {place}"))?;
+    // The library alone: what a target does, without libFuzzer's own `main`.
+    cargo_tests(root, &format!("test {place} --lib"))
 }
 
 /// nextest if it is installed: it runs the tests of all crates at once. Otherwise what every Rust installation has.
