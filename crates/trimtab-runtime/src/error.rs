@@ -1,4 +1,7 @@
 //! Why a model cannot be opened or a job cannot be run. Knows no remedies beyond those its parts name.
+//!
+//! A variant that writes its cause into its text does not also hand it out as a source: whoever prints the chain of
+//! sources would print it twice.
 
 use std::path::PathBuf;
 
@@ -7,6 +10,7 @@ use trimtab_base::RewardError;
 use trimtab_checkpoint::CheckpointError;
 use trimtab_decode::DecodeError;
 use trimtab_engine::EngineError;
+use trimtab_kernels::pool::PoolError;
 use trimtab_model::ModelError;
 use trimtab_tokenizer::TokenizerError;
 
@@ -36,39 +40,99 @@ pub enum RuntimeError {
     /// A conversation was asked of a model without a chat template.
     #[error("the model has no chat template, so it takes no system message; leave the system message out")]
     NoChatTemplate,
+    /// The prompt writes a control token out, and the chat template does not tell it from its own.
+    #[error(
+        "the prompt or the system message holds a control token of the model, and its chat template changes what it \
+         is given, so the token cannot be kept as text; remove it, or use --raw"
+    )]
+    ControlTokens,
     /// A decoding method cannot be built.
-    #[error("prompt {prompt_idx}: {source}")]
+    #[error("{}{cause}", prefix(label))]
     Decode {
-        /// Place of the prompt among the jobs.
-        prompt_idx: usize,
+        /// [`Job::label`](crate::Job::label).
+        label: String,
         /// Why.
-        source: DecodeError,
+        cause: DecodeError,
     },
     /// The engine refused a prompt or failed on it.
-    #[error("prompt {prompt_idx}: {source}")]
+    #[error("{}{cause}", prefix(label))]
     Engine {
-        /// Place of the prompt among the jobs.
-        prompt_idx: usize,
+        /// [`Job::label`](crate::Job::label).
+        label: String,
         /// Why.
-        source: EngineError,
+        cause: Box<EngineError>,
     },
-    /// The engine stopped as a whole.
-    #[error(transparent)]
-    Step(EngineError),
+    /// An engine cannot be had, or stopped as a whole.
+    #[error("{cause}")]
+    Step {
+        /// Why.
+        cause: EngineError,
+    },
+    /// The threads cannot be had.
+    #[error("{cause}")]
+    Threads {
+        /// Why.
+        cause: PoolError,
+    },
     /// A reward could not be computed.
-    #[error("scoring prompts {first_idx} to {last_idx}: {source}")]
+    #[error("{}", scoring_problem(label, cause))]
     Reward {
-        /// First prompt of the scored batch.
-        first_idx: usize,
-        /// Last prompt of the scored batch.
-        last_idx: usize,
-        /// Why.
-        source: RewardError,
+        /// [`Job::label`](crate::Job::label).
+        label: String,
+        /// Why. Items are the job's candidates, in order of their index.
+        cause: Box<RewardError>,
     },
+    /// The thread that scores has died, so rewards will never come.
+    #[error(
+        "the reward stopped working in the middle of a score; this is a bug of the reward, please report it"
+    )]
+    ScorerDied,
     /// Rewards are needed and no reward was given.
     #[error("{decode} chooses by reward and none is given; name one, e.g. --reward length")]
     NoReward {
         /// The decoding method.
         decode: String,
     },
+}
+
+/// A label before a message; nothing for the one job of a run that needs no name.
+fn prefix(label: &str) -> String {
+    if label.is_empty() {
+        String::new()
+    } else {
+        format!("{label}: ")
+    }
+}
+
+/// Why a job has no rewards. A reward numbers the items of its batch, which mean nothing to users: they have prompts
+/// and candidates.
+fn scoring_problem(label: &str, cause: &RewardError) -> String {
+    let (of_label, the_prompt) = if label.is_empty() {
+        (String::new(), "the prompt")
+    } else {
+        (format!(" of {label}"), label)
+    };
+    match cause {
+        RewardError::BadReward {
+            reward,
+            item_idx,
+            got,
+        } => format!(
+            "reward {reward}: candidate {item_idx}{of_label}: expected a number as reward, got {got}; fix the reward \
+             for this response"
+        ),
+        RewardError::MissingField { reward, field, .. } => {
+            format!("reward {reward}: {the_prompt} has no field {field:?}; its record must carry it")
+        }
+        RewardError::BadField {
+            reward,
+            field,
+            expected,
+            got,
+            ..
+        } => format!("reward {reward}: {the_prompt} has {field} = {got}; expected {expected}"),
+        RewardError::External { .. } | RewardError::WrongCount { .. } => {
+            format!("scoring {the_prompt}: {cause}")
+        }
+    }
 }

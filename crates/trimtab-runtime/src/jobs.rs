@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use trimtab_base::{PromptKey, RewardModel, ScoreInput, Seed, TokenBytes, TokenId};
-use trimtab_decode::{Candidate, DecodeSpec, DecoderInputs, Outcome, StopRules};
-use trimtab_engine::{Engine, Event, Prompt, Request, RequestId, Usage};
+use trimtab_base::{PromptKey, RewardError, RewardModel, ScoreInput, Seed, TokenBytes, TokenId};
+use trimtab_decode::{Candidate, DecodeSpec, Decoder, DecoderInputs, Outcome, StopRules};
+use trimtab_engine::{Engine, EngineError, Event, Prompt, Request, RequestId, Usage};
 
 use crate::error::RuntimeError;
 use crate::scorer::{Scored, Scorer, ToScore};
@@ -17,6 +17,8 @@ use crate::scorer::{Scored, Scorer, ToScore};
 /// One prompt with what to do about it.
 #[derive(Debug, Clone)]
 pub struct Job {
+    /// What errors call it, such as `prompts.txt line 3`; empty if nobody can take it for another.
+    pub label: String,
     /// The prompt as the user wrote it, for rewards.
     pub prompt: String,
     /// Other fields of the prompt's record, for rewards.
@@ -76,7 +78,8 @@ impl RunLimits {
 ///
 /// # Errors
 /// The first failure: a refused prompt, a reward that fails or is NaN, or whatever `on_event` returns. Results handed
-/// out before stay valid; the engine is left empty.
+/// out before stay valid, and jobs that were scored together with one whose reward failed are handed out first; the
+/// engine is left empty.
 pub fn run_jobs<E: From<RuntimeError>>(
     engine: &mut Engine,
     token_bytes: &Arc<dyn TokenBytes>,
@@ -103,6 +106,7 @@ pub fn run_jobs<E: From<RuntimeError>>(
             scorer,
             limits,
             next_job: 0,
+            waiting: None,
             running: HashMap::new(),
             live: 0,
         };
@@ -129,6 +133,8 @@ struct Run<'a> {
     scorer: Option<Scorer>,
     limits: RunLimits,
     next_job: usize,
+    /// Decoder of `next_job`, built and waiting for room.
+    waiting: Option<Box<dyn Decoder>>,
     running: HashMap<RequestId, Running>,
     live: usize,
 }
@@ -144,55 +150,73 @@ impl Run<'_> {
                 return Ok(());
             }
             let steps_before = self.engine.stats().steps;
-            let events = self.engine.step().map_err(RuntimeError::Step)?;
-            let made_progress = !events.is_empty() || self.engine.stats().steps > steps_before;
-            for event in events {
-                self.handle(event, on_event)?;
+            let num_events = self.step(on_event)?;
+            let made_progress = num_events > 0 || self.engine.stats().steps > steps_before;
+            if let Err(failure) = self.take_rewards(!made_progress) {
+                // Jobs that did get their rewards are over; the engine says so in its next step.
+                self.step(on_event)?;
+                return Err(failure.into());
             }
-            on_event(RunEvent::Stepped {
-                rows: self.engine.stats().rows,
-            })?;
-            self.take_rewards(!made_progress)?;
         }
+    }
+
+    /// One step of the engine and what comes of it; gives the number of events.
+    fn step<E: From<RuntimeError>>(
+        &mut self,
+        on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let events = self.engine.step().map_err(|cause| RuntimeError::Step { cause })?;
+        let num_events = events.len();
+        for event in events {
+            self.handle(event, on_event)?;
+        }
+        let rows = self.engine.stats().rows;
+        on_event(RunEvent::Stepped { rows })?;
+        Ok(num_events)
     }
 
     /// Submits jobs while there is room for their branches.
     fn submit(&mut self) -> Result<(), RuntimeError> {
-        while let Some(job) = self.jobs.get(self.next_job) {
-            let job_idx = self.next_job;
-            let inputs = DecoderInputs {
-                prompt_key: PromptKey::of_tokens(&job.token_ids),
-                seed: job.seed,
-                stop: job.stop.clone(),
-                token_bytes: Arc::clone(self.token_bytes),
+        let jobs = self.jobs;
+        while let Some(job) = jobs.get(self.next_job) {
+            let decoder = match self.waiting.take() {
+                Some(decoder) => decoder,
+                None => self.decoder(job)?,
             };
-            let built = if self.scorer.is_some() {
-                job.decode.build_scored(inputs)
-            } else {
-                job.decode.build(inputs)
-            };
-            let decoder = built.map_err(|source| RuntimeError::Decode {
-                prompt_idx: job_idx,
-                source,
-            })?;
             let branches = decoder.max_live_branches();
             if self.live > 0 && self.live + branches > self.limits.max_live_branches {
+                self.waiting = Some(decoder);
                 return Ok(());
             }
             let request = Request {
                 prompt: Prompt::tokens(job.token_ids.clone()),
                 decoder,
             };
-            let submitted = self.engine.submit(request);
-            let id = submitted.map_err(|source| RuntimeError::Engine {
-                prompt_idx: job_idx,
-                source,
-            })?;
+            let id = self.engine.submit(request).map_err(|cause| failed(job, cause))?;
+            let job_idx = self.next_job;
             self.running.insert(id, Running { job_idx, branches });
             self.live += branches;
             self.next_job += 1;
         }
         Ok(())
+    }
+
+    fn decoder(&self, job: &Job) -> Result<Box<dyn Decoder>, RuntimeError> {
+        let inputs = DecoderInputs {
+            prompt_key: PromptKey::of_tokens(&job.token_ids),
+            seed: job.seed,
+            stop: job.stop.clone(),
+            token_bytes: Arc::clone(self.token_bytes),
+        };
+        let built = if self.scorer.is_some() {
+            job.decode.build_scored(inputs)
+        } else {
+            job.decode.build(inputs)
+        };
+        built.map_err(|cause| RuntimeError::Decode {
+            label: job.label.clone(),
+            cause,
+        })
     }
 
     fn handle<E: From<RuntimeError>>(
@@ -228,11 +252,7 @@ impl Run<'_> {
                 None => Ok(()),
             },
             Event::Failed { request, error } => match self.retire(request) {
-                Some(job_idx) => Err(RuntimeError::Engine {
-                    prompt_idx: job_idx,
-                    source: error,
-                }
-                .into()),
+                Some(job_idx) => Err(failed(&self.jobs[job_idx], error).into()),
                 None => Ok(()),
             },
         }
@@ -245,34 +265,52 @@ impl Run<'_> {
     }
 
     /// Hands rewards that have come to their requests; waits for some if the engine has nothing else to do.
+    ///
+    /// # Errors
+    /// The first failure, after all rewards that came with it are handed over.
     fn take_rewards(&mut self, must_wait: bool) -> Result<(), RuntimeError> {
         let Some(scorer) = &self.scorer else { return Ok(()) };
-        let mut scored = if must_wait { scorer.wait() } else { scorer.ready() };
-        while let Some(Scored { jobs, rewards }) = scored {
-            let (first_idx, last_idx) = (
-                jobs.iter().min().copied().unwrap_or(0),
-                jobs.iter().max().copied().unwrap_or(0),
-            );
-            let rewards = rewards.map_err(|source| RuntimeError::Reward {
-                first_idx,
-                last_idx,
-                source,
-            })?;
-            for (job_idx, rewards) in jobs.into_iter().zip(rewards) {
-                let request = self
-                    .running
-                    .iter()
-                    .find(|(_, running)| running.job_idx == job_idx);
-                let Some((&id, _)) = request else { continue };
-                let answered = self.engine.answer_rewards(id, rewards);
-                answered.map_err(|source| RuntimeError::Engine {
-                    prompt_idx: job_idx,
-                    source,
-                })?;
-            }
-            scored = self.scorer.as_ref().and_then(Scorer::ready);
+        let mut come = if must_wait {
+            scorer.wait().ok_or(RuntimeError::ScorerDied)?
+        } else {
+            scorer.ready().unwrap_or_default()
+        };
+        while let Some(more) = scorer.ready() {
+            come.extend(more);
         }
-        Ok(())
+        let mut result = Ok(());
+        for Scored { job_idx, rewards } in come {
+            let handed_over = self.hand_over(job_idx, rewards);
+            result = result.and(handed_over);
+        }
+        result
+    }
+
+    fn hand_over(
+        &mut self,
+        job_idx: usize,
+        rewards: Result<Vec<f64>, RewardError>,
+    ) -> Result<(), RuntimeError> {
+        let job = &self.jobs[job_idx];
+        let rewards = rewards.map_err(|cause| RuntimeError::Reward {
+            label: job.label.clone(),
+            cause: Box::new(cause),
+        })?;
+        let request = self
+            .running
+            .iter()
+            .find(|(_, running)| running.job_idx == job_idx);
+        let Some((&id, _)) = request else { return Ok(()) };
+        self.engine
+            .answer_rewards(id, rewards)
+            .map_err(|cause| failed(job, cause))
+    }
+}
+
+fn failed(job: &Job, cause: EngineError) -> RuntimeError {
+    RuntimeError::Engine {
+        label: job.label.clone(),
+        cause: Box::new(cause),
     }
 }
 

@@ -35,9 +35,10 @@ impl LoadedModel {
     ///
     /// # Errors
     /// A file that is damaged or of an unknown kind, an architecture that the decoder does not cover, a tokenizer
-    /// that is missing or that does not fit.
+    /// that is missing or that does not fit, threads that cannot be started.
     pub fn open(path: &Path, options: LoadOptions) -> Result<Self, RuntimeError> {
-        let pool = Arc::new(Pool::new(options.num_threads));
+        let pool = Pool::try_new(options.num_threads).map_err(|cause| RuntimeError::Threads { cause })?;
+        let pool = Arc::new(pool);
         let file = ModelFile::open(path)?;
         let tokenizer = Arc::new(open_tokenizer(path, &file)?);
         let calibration = calibration_tokens(&tokenizer)?;
@@ -52,10 +53,11 @@ impl LoadedModel {
     /// An engine over this model with a key/value store of `kv_budget_bytes`, taken as it is first used.
     ///
     /// # Errors
-    /// A limit of `config` that is zero.
+    /// A limit of `config` that is zero, a budget that the system has no address space for.
     pub fn engine(&self, kv_budget_bytes: usize, config: EngineConfig) -> Result<Engine, RuntimeError> {
-        let backend = CpuBackend::new(Arc::clone(&self.model), Arc::clone(&self.pool), kv_budget_bytes);
-        Engine::new(Box::new(backend), config).map_err(RuntimeError::Step)
+        CpuBackend::try_new(Arc::clone(&self.model), Arc::clone(&self.pool), kv_budget_bytes)
+            .and_then(|backend| Engine::new(Box::new(backend), config))
+            .map_err(|cause| RuntimeError::Step { cause })
     }
 
     /// What the weights are.

@@ -9,12 +9,16 @@ use trimtab_base::{RewardModel, Seed, TokenId};
 use trimtab_decode::{DecodeSpec, FinishReason, StopRules};
 use trimtab_engine::{EngineConfig, Usage};
 use trimtab_eval::{KlKind, drift_nats};
-use trimtab_runtime::{Job, JobResult, PromptStyle, RunEvent, RunLimits, run_jobs};
+use trimtab_runtime::{Job, JobResult, PromptStyle, RunEvent, RunLimits, RuntimeError, run_jobs};
 
 use crate::Verdict;
 use crate::args::GenerateArgs;
 use crate::output;
+use crate::progress::AnswerProgress;
 use crate::resolve::ReadyModel;
+
+/// Most tokens of an answer where nothing else is asked for and the context is long enough.
+const DEFAULT_NEW_TOKENS: usize = 256;
 
 /// What `--json` prints. The keys up to `model_sha256` are stable.
 #[derive(Debug, Serialize)]
@@ -66,6 +70,15 @@ pub(crate) fn run(args: GenerateArgs) -> Result<Verdict> {
         .as_ref()
         .map(trimtab_reward::RewardSpec::build)
         .transpose()?;
+    if let Some(reward) = &reward {
+        reward
+            .check_record(&record(&args))
+            .map_err(|cause| RuntimeError::Reward {
+                label: String::new(),
+                cause: Box::new(cause),
+            })
+            .context("--answer")?;
+    }
     let model = ReadyModel::open(
         &args.model,
         args.run.source.into(),
@@ -100,6 +113,14 @@ fn read_prompt(prompt: &str) -> Result<String> {
     Ok(text)
 }
 
+/// The prompt's fields, for rewards that read them.
+fn record(args: &GenerateArgs) -> Map<String, Value> {
+    let answer = args.answer.iter();
+    answer
+        .map(|answer| ("answer".to_owned(), Value::String(answer.clone())))
+        .collect()
+}
+
 fn answer(
     model: &ReadyModel,
     args: &GenerateArgs,
@@ -111,38 +132,57 @@ fn answer(
         raw: args.raw,
         system: args.system.clone(),
     };
-    let mut record = Map::new();
-    if let Some(answer) = &args.answer {
-        record.insert("answer".to_owned(), Value::String(answer.clone()));
-    }
+    let token_ids = style.encode(tokenizer, &prompt)?;
+    let max_new_tokens = args
+        .max_new_tokens
+        .unwrap_or_else(|| default_new_tokens(token_ids.len(), model.loaded.config().context_len));
+    let progress = AnswerProgress::new(token_ids.len(), args.decode.num_candidates(), max_new_tokens);
     let job = Job {
-        token_ids: style.encode(tokenizer, &prompt)?,
+        // There is no other job to take it for.
+        label: String::new(),
+        token_ids,
         prompt,
-        record,
+        record: record(args),
         decode: args.decode.clone(),
         seed: Seed(args.seed),
         stop: StopRules {
             stop_tokens: tokenizer.stop_tokens().to_vec(),
             stop_strings: args.stop.clone(),
-            max_new_tokens: args.max_new_tokens,
+            max_new_tokens,
         },
     };
     let mut engine = model.engine(args.run.kv_memory, EngineConfig::standard())?;
     let mut result = None;
-    run_jobs::<anyhow::Error>(
+    let ran = run_jobs::<anyhow::Error>(
         &mut engine,
         &model.loaded.token_bytes(),
         &[job],
         reward,
         RunLimits::standard(),
         &mut |event| {
-            if let RunEvent::Finished(finished) = event {
-                result = Some(finished);
+            match event {
+                RunEvent::Finished(finished) => result = Some(finished),
+                RunEvent::Stepped { rows } => progress.stepped(rows),
             }
             Ok(())
         },
-    )?;
+    );
+    progress.finish();
+    ran?;
     result.context("the engine ended without an answer")
+}
+
+/// A sum of divergences, of which each is at least 0 but for its rounding.
+fn at_least_zero(kl_nats: f64) -> f64 {
+    if kl_nats < 0.0 { 0.0 } else { kl_nats }
+}
+
+/// New tokens if none are asked for, as far as the context allows. A prompt that leaves no room is refused by the
+/// engine, which says how long it is.
+fn default_new_tokens(prompt_len: usize, context_len: usize) -> usize {
+    DEFAULT_NEW_TOKENS
+        .min(context_len.saturating_sub(prompt_len))
+        .max(1)
 }
 
 fn report(
@@ -158,6 +198,10 @@ fn report(
         ..
     } = usage;
     let (kl_nats, kl_kind) = drift_nats(&args.decode, &outcome);
+    let kl_nats = match kl_kind {
+        KlKind::Exact => at_least_zero(kl_nats),
+        KlKind::Bound | KlKind::Estimate => kl_nats,
+    };
     let candidates: Vec<CandidateReport> = outcome
         .candidates
         .into_iter()
@@ -167,7 +211,7 @@ fn report(
             log_prob: candidate.log_prob,
             reward: candidate.reward,
             reference_log_prob: candidate.reference_log_prob,
-            kl_nats: candidate.kl_nats,
+            kl_nats: at_least_zero(candidate.kl_nats),
             finish: candidate.finish,
         })
         .collect();
@@ -194,25 +238,67 @@ fn show(report: &GenerateReport) -> Result<()> {
     output::line(&report.text)?;
     let chosen = &report.candidates[report.chosen];
     let mut remarks = vec![format!(
-        "{}: {} tokens, {} of {} generated; log-probability {:.2} nats; KL {:.3} nats ({})",
+        "{}: {}; log-probability {} nats under the model; KL {} nats ({})",
         report.decode,
-        chosen.token_ids.len(),
-        if report.candidates.len() == 1 {
-            "all".to_owned()
-        } else {
-            format!("candidate {}", report.chosen)
-        },
-        report.tokens_generated,
-        chosen.log_prob,
-        report.kl_nats,
+        counts(report),
+        rounded(chosen.reference_log_prob, 2),
+        rounded(report.kl_nats, 3),
         report.kl_kind.name(),
     )];
     if let (Some(name), Some(unit), Some(value)) = (&report.reward, &report.reward_unit, chosen.reward) {
-        remarks.push(format!("{name} {value:.4} ({unit})"));
+        remarks.push(format!("{name} {} ({unit})", rounded(value, 4)));
     }
     if chosen.finish == FinishReason::Length {
-        remarks.push("cut at the token limit (--max-new-tokens)".to_owned());
+        let limit = chosen.token_ids.len();
+        remarks.push(format!("cut at the limit of {limit} tokens (--max-new-tokens)"));
     }
     output::note(&format!("\n{}", remarks.join("; ")));
     Ok(())
+}
+
+/// Tokens of the answer, and of what it was chosen from.
+fn counts(report: &GenerateReport) -> String {
+    let own = report.candidates[report.chosen].token_ids.len();
+    match report.candidates.len() {
+        1 if own as u64 == report.tokens_generated => format!("{own} tokens"),
+        num_candidates => format!(
+            "{own} tokens, candidate {} of {num_candidates} ({} tokens generated in all)",
+            report.chosen + 1,
+            report.tokens_generated
+        ),
+    }
+}
+
+/// A number for people: one that rounds to zero has no sign.
+fn rounded(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    let is_zero = text.chars().all(|ch| matches!(ch, '-' | '0' | '.'));
+    if is_zero {
+        text.trim_start_matches('-').to_owned()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_limit_fits_the_context() {
+        assert_eq!(default_new_tokens(10, 8192), 256);
+        assert_eq!(default_new_tokens(5, 256), 251);
+        assert_eq!(default_new_tokens(128, 128), 1, "which the engine refuses");
+        assert_eq!(default_new_tokens(500, 128), 1);
+    }
+
+    #[test]
+    fn nothing_is_shown_as_minus_zero() {
+        let check = |value: f64, expect: &str| assert_eq!(rounded(value, 3), expect);
+        check(-0.000_4, "0.000");
+        check(-0.0, "0.000");
+        check(-0.000_6, "-0.001");
+        check(10.0, "10.000");
+        check(f64::NEG_INFINITY, "-inf");
+    }
 }

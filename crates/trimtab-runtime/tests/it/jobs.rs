@@ -7,25 +7,37 @@ use trimtab_base::{RewardError, RewardModel, ScoreInput, Seed};
 use trimtab_decode::StopRules;
 use trimtab_engine::EngineConfig;
 use trimtab_runtime::{
-    Job, JobResult, LoadedModel, PromptStyle, RunEvent, RunLimits, RuntimeError, run_jobs,
+    Job, JobResult, LoadOptions, LoadedModel, PromptStyle, RunEvent, RunLimits, RuntimeError, run_jobs,
 };
 
 use trimtab_runtime::testing::write_tiny_model;
 
 use crate::tiny_model;
 
-/// Counts the letter `e`; refuses, or gives NaN, when told to.
+/// How a reward misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// Not at all.
+    None,
+    /// The third candidate of this prompt gets NaN.
+    NanFor(&'static str),
+    /// A batch with this prompt is refused because of its third candidate.
+    RefusesBatchWith(&'static str),
+    /// Every batch fails.
+    OutOfOrder,
+    Panics,
+}
+
+/// Counts the letter `e`, if nothing is wrong with it.
 struct CountE {
-    nan_for: Option<&'static str>,
-    fails: bool,
+    fault: Fault,
     largest_batch: Mutex<usize>,
 }
 
 impl CountE {
-    fn new() -> Self {
+    fn new(fault: Fault) -> Self {
         Self {
-            nan_for: None,
-            fails: false,
+            fault,
             largest_batch: Mutex::new(0),
         }
     }
@@ -41,26 +53,49 @@ impl RewardModel for CountE {
     }
 
     fn score(&self, batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError> {
-        if self.fails {
-            return Err(RewardError::External {
-                reward: "count-e".to_owned(),
-                problem: "is out of order".to_owned(),
-            });
-        }
+        let third_of = |prompt: &str| {
+            let first = batch.iter().position(|input| input.prompt == prompt)?;
+            Some(first + 2)
+        };
+        let mut rewards: Vec<f64> = batch
+            .iter()
+            .map(|input| input.response.matches('e').count() as f64)
+            .collect();
         let mut largest = self.largest_batch.lock().unwrap();
         *largest = batch.len().max(*largest);
-        let score = |input: &ScoreInput| match self.nan_for {
-            Some(prompt) if input.prompt == prompt => f64::NAN,
-            _ => input.response.matches('e').count() as f64,
-        };
-        Ok(batch.iter().map(score).collect())
+        let reward = "count-e".to_owned();
+        match self.fault {
+            Fault::None => {}
+            Fault::NanFor(prompt) => {
+                if let Some(third) = third_of(prompt) {
+                    rewards[third] = f64::NAN;
+                }
+            }
+            Fault::RefusesBatchWith(prompt) => {
+                if let Some(item_idx) = third_of(prompt) {
+                    let got = "\"good\"".to_owned();
+                    return Err(RewardError::BadReward {
+                        reward,
+                        item_idx,
+                        got,
+                    });
+                }
+            }
+            Fault::OutOfOrder => {
+                let problem = "is out of order".to_owned();
+                return Err(RewardError::External { reward, problem });
+            }
+            Fault::Panics => panic!("a reward with a bug"),
+        }
+        Ok(rewards)
     }
 }
 
 const PROMPTS: [&str; 5] = ["hello", "a", "the quick brown fox", "zebra", "one two three"];
 
 fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
-    let job = |prompt: &&str| Job {
+    let job = |(idx, prompt): (usize, &&str)| Job {
+        label: format!("prompt {idx}"),
         prompt: (*prompt).to_owned(),
         record: Map::new(),
         token_ids: PromptStyle::default().encode(model.tokenizer(), prompt).unwrap(),
@@ -72,7 +107,7 @@ fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
             max_new_tokens: 20,
         },
     };
-    prompts.iter().map(job).collect()
+    prompts.iter().enumerate().map(job).collect()
 }
 
 fn run(
@@ -105,7 +140,7 @@ fn run(
 #[test]
 fn results_do_not_depend_on_company_threads_or_order() {
     let (two_threads, one_thread) = (tiny_model::load(2), tiny_model::load(1));
-    let reward = CountE::new();
+    let reward = CountE::new(Fault::None);
     let together = run(
         &two_threads,
         &jobs(&two_threads, "bon:4", &PROMPTS),
@@ -143,7 +178,7 @@ fn results_do_not_depend_on_company_threads_or_order() {
 #[test]
 fn candidates_of_several_jobs_are_scored_in_one_batch() {
     let model = tiny_model::load(2);
-    let reward = CountE::new();
+    let reward = CountE::new(Fault::None);
     run(&model, &jobs(&model, "bon:4", &PROMPTS), Some(&reward), 64).unwrap();
     let largest = *reward.largest_batch.lock().unwrap();
     assert!((4..=20).contains(&largest), "largest batch {largest}");
@@ -160,17 +195,75 @@ fn failures_name_prompt_and_candidate() {
             assert!(error.contains(part), "{error:?} lacks {part:?}");
         }
     };
-    let nan = CountE {
-        nan_for: Some("zebra"),
-        ..CountE::new()
-    };
-    check(Some(&nan), "bon:4", &["prompt 3", "candidate 0", "NaN"]);
-    let broken = CountE {
-        fails: true,
-        ..CountE::new()
-    };
-    check(Some(&broken), "bon:4", &["out of order", "scoring prompts"]);
+    let nan = CountE::new(Fault::NanFor("zebra"));
+    check(
+        Some(&nan),
+        "bon:4",
+        &["candidate 2 of prompt 3", "a number", "NaN"],
+    );
+    let refusing = CountE::new(Fault::RefusesBatchWith("zebra"));
+    check(
+        Some(&refusing),
+        "bon:4",
+        &["count-e: candidate 2 of prompt 3", "a number", "\"good\""],
+    );
+    let broken = CountE::new(Fault::OutOfOrder);
+    check(Some(&broken), "bon:4", &["out of order", "scoring prompt "]);
+    let panicking = CountE::new(Fault::Panics);
+    check(Some(&panicking), "bon:4", &["the reward stopped working"]);
     check(None, "bon:4", &["bon:4 chooses by reward"]);
+}
+
+#[test]
+fn a_bad_response_costs_the_jobs_before_it_nothing() {
+    let model = tiny_model::load(1);
+    let mut prompts = PROMPTS;
+    prompts.swap(3, 4);
+    let mut jobs = jobs(&model, "bon:4", &prompts);
+    for job in &mut jobs {
+        // All end in the same step and are scored in order, however the scoring thread cuts them into batches.
+        job.stop.max_new_tokens = 1;
+    }
+    for fault in [Fault::NanFor("zebra"), Fault::RefusesBatchWith("zebra")] {
+        let mut engine = model.engine(8 << 20, EngineConfig::standard()).unwrap();
+        let mut finished = Vec::new();
+        let ran = run_jobs::<RuntimeError>(
+            &mut engine,
+            &model.token_bytes(),
+            &jobs,
+            Some(&CountE::new(fault)),
+            RunLimits::standard(),
+            &mut |event| {
+                if let RunEvent::Finished(result) = event {
+                    finished.push(result.job_idx);
+                }
+                Ok(())
+            },
+        );
+        assert!(ran.is_err(), "{fault:?}");
+        finished.sort_unstable();
+        assert_eq!(finished, [0, 1, 2, 3], "{fault:?}");
+    }
+}
+
+#[test]
+fn a_job_without_a_label_is_not_called_anything() {
+    let model = tiny_model::load(1);
+    let mut jobs = jobs(&model, "bon:4", &["zebra"]);
+    jobs[0].label.clear();
+    let mut check = |new_tokens: usize, expect: &str| {
+        jobs[0].stop.max_new_tokens = new_tokens;
+        let reward = CountE::new(Fault::NanFor("zebra"));
+        let error = run(&model, &jobs, Some(&reward), 64).expect_err("must fail");
+        assert!(error.to_string().starts_with(expect), "{error}");
+        assert!(
+            std::error::Error::source(&error).is_none(),
+            "the cause is in the text already"
+        );
+    };
+    check(4, "reward count-e: candidate 2: expected a number");
+    check(1000, "prompt of 7 positions plus 1000 new tokens");
+    check(0, "max_new_tokens: expected");
 }
 
 #[test]
@@ -204,7 +297,7 @@ fn a_missing_vocabulary_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_tiny_model(folder.path()).unwrap();
     std::fs::remove_file(folder.path().join("tokenizer.bin")).unwrap();
-    let options = trimtab_runtime::LoadOptions {
+    let options = LoadOptions {
         plan: trimtab_model::PrecisionPlan::f32(),
         num_threads: 1,
     };
@@ -232,4 +325,22 @@ fn styles_of_prompts_are_kept_apart() {
         !empty.is_empty(),
         "an empty text still begins with the start token"
     );
+}
+
+#[test]
+fn machines_that_are_too_small_are_an_error() {
+    let model = tiny_model::load(1);
+    let error = model
+        .engine(usize::MAX / 2, EngineConfig::standard())
+        .err()
+        .expect("no machine has that much address space");
+    assert!(error.to_string().contains("keys and values"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_tiny_model(folder.path()).unwrap();
+    let plan = trimtab_model::PrecisionPlan::f32();
+    let error = LoadedModel::open(&path, LoadOptions { plan, num_threads: 0 })
+        .err()
+        .expect("somebody must work")
+        .to_string();
+    assert!(error.contains("threads, got 0"), "{error}");
 }
