@@ -1,6 +1,8 @@
 //! `trimtab frontier`: a configuration to a report.
 
-use anyhow::Result;
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
 use trimtab_eval::Frontier;
 
 use crate::Verdict;
@@ -9,7 +11,11 @@ use crate::frontier::{FrontierConfig, FrontierRun, RunOptions};
 use crate::output;
 
 pub(crate) fn run(args: &FrontierArgs) -> Result<Verdict> {
-    let config = FrontierConfig::open(&args.config)?;
+    let config = if args.config.as_os_str() == "-" {
+        from_standard_input()?
+    } else {
+        FrontierConfig::open(&args.config)?
+    };
     let options = RunOptions {
         out: args.out.clone(),
         threads: args.threads,
@@ -17,6 +23,18 @@ pub(crate) fn run(args: &FrontierArgs) -> Result<Verdict> {
         source: args.source.into(),
     };
     run_and_show(config, options, args.json)
+}
+
+fn from_standard_input() -> Result<FrontierConfig> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("cannot read the configuration from standard input")?;
+    let config = FrontierConfig::parse(&text).context("standard input")?;
+    if config.prompts == "-" {
+        bail!("configuration and prompts cannot both come from standard input; give one of them as a file");
+    }
+    Ok(config)
 }
 
 /// Runs a configuration and shows its numbers.

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use trimtab_runtime::testing::CONTEXT_LEN;
+
 use crate::harness::{Ran, World};
 
 #[test]
@@ -96,6 +98,55 @@ fn a_prompt_may_come_from_standard_input() {
 }
 
 #[test]
+fn without_a_limit_an_answer_may_fill_the_context() {
+    let world = World::new();
+    let report = world.json(&[
+        "generate",
+        "hello",
+        "-m",
+        &world.model(),
+        "-d",
+        "greedy",
+        "--json",
+    ]);
+    let drawn = report["tokens_generated"].as_u64().unwrap();
+    let room = CONTEXT_LEN as u64 - report["prompt_tokens"].as_u64().unwrap();
+    assert!(drawn > 0 && drawn <= room, "{drawn} tokens, room for {room}");
+}
+
+#[test]
+fn the_remark_tells_what_the_answer_was_chosen_from() {
+    let world = World::new();
+    let model = world.model();
+    let check = |decode: &str, expect: &[&str]| {
+        let ran = world.run(&[
+            "generate", "hello", "-m", &model, "-d", decode, "-r", "length", "-n", "6",
+        ]);
+        for part in expect {
+            assert!(ran.stderr.contains(part), "{:?} lacks {part:?}", ran.stderr);
+        }
+    };
+    check(
+        "bon:3",
+        &[
+            "bon:3: ",
+            "of 3 (",
+            " tokens generated in all)",
+            "nats under the model",
+            "(bound)",
+        ],
+    );
+    check(
+        "greedy",
+        &[
+            "greedy: 6 tokens; log-probability -",
+            "(exact)",
+            "cut at the limit of 6 tokens",
+        ],
+    );
+}
+
+#[test]
 fn external_rewards_choose() {
     let world = World::new();
     let model = world.model();
@@ -157,6 +208,36 @@ fn bench_decode_has_the_stable_keys() {
         (&"int8".into(), &1.into())
     );
     assert!(report["peak_rss_bytes"].is_u64() || cfg!(not(target_os = "linux")));
+}
+
+#[test]
+fn benches_fit_a_small_context_and_say_so() {
+    let world = World::new();
+    let model = world.model();
+    let ran = world.run(&[
+        "bench",
+        "best-of-n",
+        "-m",
+        &model,
+        "--candidates",
+        "2",
+        "--rounds",
+        "1",
+        "--json",
+    ]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (&report["prompt_tokens"], &report["new_tokens"]),
+        (&96.into(), &32.into())
+    );
+    let expect =
+        format!("context is {CONTEXT_LEN}: a prompt of 96 and 32 new tokens instead of 2048 and 128");
+    assert!(ran.stderr.contains(&expect), "{}", ran.stderr);
+    let report = world.json(&[
+        "bench", "decode", "-m", &model, "--batch", "2", "--rounds", "1", "--json",
+    ]);
+    assert_eq!(report["prefill_tokens"], 127);
 }
 
 #[test]

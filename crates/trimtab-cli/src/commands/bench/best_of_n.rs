@@ -1,6 +1,6 @@
 //! `trimtab bench best-of-n`: a whole request, from the prompt's first token to the last candidate's end.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use trimtab_engine::EngineConfig;
 
@@ -11,6 +11,9 @@ use crate::args::BenchBestOfNArgs;
 use crate::machine;
 use crate::output;
 use crate::resolve::ReadyModel;
+
+/// Tokens of the prompt and new tokens where nothing else is asked for.
+const USUAL: (usize, usize) = (2048, 128);
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -29,19 +32,18 @@ struct BestOfNReport {
 }
 
 pub(crate) fn run(args: &BenchBestOfNArgs) -> Result<Verdict> {
-    if args.rounds == 0 {
-        bail!("expected at least one round, got 0");
-    }
     let model = ReadyModel::open(
         &args.model,
         args.run.source.into(),
         args.run.precision.plan,
         args.run.threads,
     )?;
+    let context_len = model.loaded.config().context_len;
+    let (prompt, new) = round::fit(args.prompt, args.new, USUAL, 1, context_len)?;
     let shape = Shape {
-        prompt: args.prompt,
+        prompt,
         batch: args.candidates,
-        new: args.new,
+        new,
     };
     let config = EngineConfig {
         prefix_cache: false,
@@ -55,9 +57,9 @@ pub(crate) fn run(args: &BenchBestOfNArgs) -> Result<Verdict> {
     }
     let report = BestOfNReport {
         seconds: median(seconds),
-        prompt_tokens: args.prompt,
+        prompt_tokens: prompt,
         candidates: args.candidates,
-        new_tokens: args.new,
+        new_tokens: new,
         rounds: args.rounds,
         precision: args.run.precision.name.clone(),
         threads: model.loaded.pool().num_threads(),

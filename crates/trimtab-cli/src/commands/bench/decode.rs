@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use trimtab_engine::EngineConfig;
 use trimtab_kernels::gemm::isa_name;
@@ -68,13 +68,6 @@ struct Limits {
 }
 
 pub(crate) fn run(args: &BenchDecodeArgs) -> Result<Verdict> {
-    if args.batch.is_empty() || args.rounds == 0 {
-        bail!(
-            "expected at least one batch size and one round, got {} and {}",
-            args.batch.len(),
-            args.rounds
-        );
-    }
     // A first look makes sure that the model is stored, so that fetching does not count as loading.
     drop(crate::resolve::fetch(
         &crate::resolve::open_store()?,
@@ -89,10 +82,11 @@ pub(crate) fn run(args: &BenchDecodeArgs) -> Result<Verdict> {
         args.run.threads,
     )?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let mut bench = Bench { args, model };
+    let sizes = Sizes::of(args, model.loaded.config().context_len)?;
+    let mut bench = Bench { args, sizes, model };
     bench.time(
         Shape {
-            prompt: 16,
+            prompt: FIRST_PROMPT.min(sizes.prompt),
             batch: 1,
             new: 1,
         },
@@ -109,8 +103,29 @@ pub(crate) fn run(args: &BenchDecodeArgs) -> Result<Verdict> {
     Ok(Verdict::Ok)
 }
 
+/// Tokens of the prompt whose first token is timed.
+const FIRST_PROMPT: usize = 16;
+
+/// Numbers of tokens to measure with.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    prompt: usize,
+    new: usize,
+    prefill: usize,
+}
+
+impl Sizes {
+    fn of(args: &BenchDecodeArgs, context_len: usize) -> Result<Self> {
+        // Speed is that of the tokens after the first, so there must be two.
+        let (prompt, new) = round::fit(args.prompt, args.new, (128, 64), 2, context_len)?;
+        let (prefill, _) = round::fit(args.prefill, Some(1), (512, 1), 1, context_len)?;
+        Ok(Self { prompt, new, prefill })
+    }
+}
+
 struct Bench<'a> {
     args: &'a BenchDecodeArgs,
+    sizes: Sizes,
     model: ReadyModel,
 }
 
@@ -155,7 +170,7 @@ impl Bench<'_> {
 
     /// Times all shapes. Rounds go over them in turn, so that a noisy moment does not fall on one shape alone.
     fn measure(&mut self) -> Result<Measured> {
-        let args = self.args;
+        let (args, sizes) = (self.args, self.sizes);
         let what = "measuring";
         let mut progress = ItemProgress::new(what, (args.rounds * (args.batch.len() + 1)) as u64, 0);
         let mut prefill = Vec::new();
@@ -163,20 +178,20 @@ impl Bench<'_> {
         for round in 0..args.rounds as u64 {
             let timing = self.time(
                 Shape {
-                    prompt: args.prefill,
+                    prompt: sizes.prefill,
                     batch: 1,
                     new: 1,
                 },
                 round,
             )?;
-            prefill.push(args.prefill as f64 / timing.prefill.as_secs_f64());
+            prefill.push(sizes.prefill as f64 / timing.prefill.as_secs_f64());
             progress.advance(what);
             for (measured, &batch) in batches.iter_mut().zip(&args.batch) {
                 let timing = self.time(
                     Shape {
-                        prompt: args.prompt,
+                        prompt: sizes.prompt,
                         batch,
-                        new: args.new.max(2),
+                        new: sizes.new,
                     },
                     round,
                 )?;
@@ -210,10 +225,10 @@ impl Bench<'_> {
         first_token_seconds: f64,
         limits: Limits,
     ) -> Result<DecodeReport> {
-        let args = self.args;
+        let (args, sizes) = (self.args, self.sizes);
         let Measured { prefill, batches } = self.measure()?;
         let prefill_tokens_per_s = median(prefill);
-        let (least_prefill, _) = self.least_seconds(args.prefill, limits);
+        let (least_prefill, _) = self.least_seconds(sizes.prefill, limits);
         let batches = args.batch.iter().zip(batches);
         let decode = batches
             .map(|(&batch, measured)| self.batch_report(batch, measured, limits))
@@ -225,16 +240,16 @@ impl Bench<'_> {
             peak_rss_bytes: machine::peak_rss_bytes(),
             precision: args.run.precision.name.clone(),
             threads: self.model.loaded.pool().num_threads(),
-            prefill_fraction_of_limit: prefill_tokens_per_s * least_prefill / args.prefill as f64,
+            prefill_fraction_of_limit: prefill_tokens_per_s * least_prefill / sizes.prefill as f64,
             model: args.model.clone(),
             model_sha256: self.model.sha256(),
             parameters: model.config().num_parameters(),
             packed_weight_bytes: model.packed_bytes(),
             load_seconds,
             first_token_seconds,
-            prompt_tokens: args.prompt,
-            new_tokens: args.new,
-            prefill_tokens: args.prefill,
+            prompt_tokens: sizes.prompt,
+            new_tokens: sizes.new,
+            prefill_tokens: sizes.prefill,
             rounds: args.rounds,
             limits,
         })

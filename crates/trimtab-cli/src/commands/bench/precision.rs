@@ -1,7 +1,7 @@
 //! `trimtab bench precision`: how far a precision moves next-token distributions from those of f32 on a text, which
 //! kind of layer is to blame, and how the error grows from layer to layer.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use trimtab_base::TokenId;
 use trimtab_base::prob::{kl_nats, log_softmax};
@@ -167,7 +167,7 @@ fn trace(ready: &ReadyModel, tokens: &[TokenId]) -> Result<Trace> {
     let model = ready.loaded.model();
     let num_blocks = tokens.len().div_ceil(BLOCK_LEN);
     let blocks: Vec<u32> = (0..num_blocks as u32).collect();
-    let mut kv = KvCache::new(model.kv_layout(), num_blocks);
+    let mut kv = KvCache::try_new(model.kv_layout(), num_blocks).map_err(|error| anyhow!("{error}"))?;
     let mut workspace = Workspace::default();
     workspace.trace_residuals();
     let mut traced = Trace {

@@ -8,6 +8,7 @@ use trimtab_decode::{AnswerExtractor, DecodeSpec, DecoderInputs, Sampling, StopR
 use trimtab_engine::{Engine, Event, Prompt, Request};
 use trimtab_model::stage_times::StageTimes;
 
+use crate::output;
 use crate::resolve::ReadyModel;
 
 /// Shape of a timed request.
@@ -19,6 +20,46 @@ pub(super) struct Shape {
     pub(super) batch: usize,
     /// New tokens of each.
     pub(super) new: usize,
+}
+
+/// Tokens of a prompt and new tokens: as asked for, or `usual`, or as many as the context has room for.
+///
+/// # Errors
+/// What is asked for does not fit, or leaves no room for a prompt of 1 token and `least_new` new ones.
+pub(super) fn fit(
+    prompt: Option<usize>,
+    new: Option<usize>,
+    usual: (usize, usize),
+    least_new: usize,
+    context_len: usize,
+) -> Result<(usize, usize)> {
+    let asked = (prompt.unwrap_or(1), new.unwrap_or(least_new));
+    if asked.0 + asked.1 > context_len {
+        bail!(
+            "a prompt of {} and {} new tokens exceed the model's context of {context_len}",
+            asked.0,
+            asked.1
+        );
+    }
+    let room = context_len - asked.0 - asked.1;
+    let fitted = match (prompt, new) {
+        (Some(prompt), Some(new)) => (prompt, new),
+        (Some(prompt), None) => (prompt, usual.1.min(least_new + room)),
+        (None, Some(new)) => (usual.0.min(1 + room), new),
+        (None, None) => {
+            // A quarter for the answers keeps the usual proportions of a long prompt and short answers.
+            let new = usual.1.min((context_len / 4).max(least_new));
+            (usual.0.min(context_len - new), new)
+        }
+    };
+    let wanted = (prompt.unwrap_or(usual.0), new.unwrap_or(usual.1));
+    if fitted != wanted {
+        output::note(&format!(
+            "the model's context is {context_len}: a prompt of {} and {} new tokens instead of {} and {}",
+            fitted.0, fitted.1, wanted.0, wanted.1
+        ));
+    }
+    Ok(fitted)
 }
 
 /// What a request took.
@@ -36,22 +77,6 @@ pub(super) struct Timing {
 
 /// Runs a request of this shape to its end. `round` varies the prompt.
 pub(super) fn run(model: &ReadyModel, engine: &mut Engine, shape: Shape, round: u64) -> Result<Timing> {
-    let context = model.loaded.config().context_len;
-    if shape.prompt == 0 || shape.batch == 0 || shape.new == 0 {
-        bail!(
-            "prompt, batch and new tokens must be at least 1, got {}, {} and {}",
-            shape.prompt,
-            shape.batch,
-            shape.new
-        );
-    }
-    if shape.prompt + shape.new > context {
-        bail!(
-            "{} prompt and {} new tokens exceed the model's context of {context}",
-            shape.prompt,
-            shape.new
-        );
-    }
     let started = Instant::now();
     engine.submit(request(model, shape, round)?)?;
     // The step that ends the prompt also draws everybody's first token.
@@ -119,4 +144,29 @@ fn request(model: &ReadyModel, shape: Shape, round: u64) -> Result<Request> {
         prompt: Prompt::tokens(prompt),
         decoder,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fit;
+
+    #[test]
+    fn sizes_are_as_asked_or_as_the_context_allows() {
+        let check = |prompt, new, context_len, expect: Option<(usize, usize)>| {
+            let fitted = fit(prompt, new, (2048, 128), 2, context_len);
+            assert_eq!(fitted.ok(), expect, "{prompt:?} {new:?} in {context_len}");
+        };
+        check(None, None, 8192, Some((2048, 128)));
+        check(None, None, 2176, Some((2048, 128)));
+        check(None, None, 2175, Some((2047, 128)));
+        check(None, None, 256, Some((192, 64)));
+        check(None, None, 3, Some((1, 2)));
+        check(None, None, 2, None);
+        check(Some(100), None, 128, Some((100, 28)));
+        check(Some(126), None, 128, Some((126, 2)));
+        check(Some(127), None, 128, None);
+        check(None, Some(100), 128, Some((28, 100)));
+        check(Some(64), Some(64), 128, Some((64, 64)));
+        check(Some(65), Some(64), 128, None);
+    }
 }
