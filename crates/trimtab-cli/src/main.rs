@@ -3,7 +3,7 @@
 //! This crate alone knows the command line, the environment and the terminal. Everything it does is a call into the
 //! libraries; a command is one file in `commands`, and what users type ([`args`]) is resolved once into what the
 //! libraries take. Results go to standard output, progress and errors to standard error. Exit codes: 0 done,
-//! 1 a negative answer (a model that is not stored, a file that fails its check), 2 an error.
+//! 1 a negative answer (a model that is not stored, a file that fails its check), 2 an error, bugs included.
 
 use std::process::ExitCode;
 
@@ -29,6 +29,11 @@ enum Verdict {
 }
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        output::note(&output::bug_report(panic));
+        // Not by unwinding, which ends in another exit code, and from other threads in none at all.
+        std::process::exit(2);
+    }));
     let cli = args::Cli::parse();
     match commands::run(cli) {
         Ok(Verdict::Ok) => ExitCode::SUCCESS,

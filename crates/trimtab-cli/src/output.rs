@@ -1,7 +1,7 @@
 //! Standard output and standard error: the only place that writes to them directly.
-#![allow(clippy::print_stderr, reason = "a command line talks to people")]
 
 use std::io::Write;
+use std::panic::PanicHookInfo;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -19,9 +19,9 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string_pretty(value).context("cannot serialise the result")?)
 }
 
-/// Writes one line to standard error: progress and remarks.
+/// Writes one line to standard error: progress and remarks. Nobody can be told if that fails, so it is let be.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Columns of the terminal that standard output goes to; `None` for a file or a pipe.
@@ -35,7 +35,17 @@ pub(crate) fn terminal_width() -> Option<u16> {
 
 /// Writes an error with its causes in one line.
 pub(crate) fn error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    note(&format!("error: {error:#}"));
+}
+
+/// What users read when the program breaks one of its own rules.
+pub(crate) fn bug_report(panic: &PanicHookInfo<'_>) -> String {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map_or_else(String::new, |location| {
+        format!(" ({}:{})", location.file(), location.line())
+    });
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("internal error: {message}{place}; this is a bug, please report it")
 }
 
 /// Whether an error comes from a reader that has closed its end.
@@ -46,4 +56,32 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     };
     error.chain().any(is_broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn bugs_are_reported_in_one_line() {
+        let report = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&report);
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            *written.lock().expect("nobody panics holding it") = bug_report(panic);
+        }));
+        let panicked = std::panic::catch_unwind(|| panic!("expected {} rows,\n got 3", 2));
+        std::panic::set_hook(before);
+        assert!(panicked.is_err());
+        let report = report.lock().expect("nobody panics holding it");
+        assert!(
+            report.starts_with("internal error: expected 2 rows, got 3 (")
+                && report.contains("output.rs:")
+                && report.ends_with("; this is a bug, please report it")
+                && !report.contains('\n'),
+            "{report:?}"
+        );
+    }
 }

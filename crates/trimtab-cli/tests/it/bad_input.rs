@@ -24,11 +24,18 @@ fn prompts_and_settings_that_cannot_work_are_refused() {
     generate(&["hi", "-m", &model, "-d", "sample:t=-1"], &["temperature", "-1"]);
     generate(&["hi", "-m", &model, "-d", "smaple"], &["smaple", "sample"]);
     generate(&["hi", "-m", &model, "-r", "lenght"], &["did you mean `length`"]);
-    generate(&["hi", "-m", &model, "-n", "0"], &["max_new_tokens", "0"]);
-    generate(&["hi", "-m", &model, "--stop", ""], &["stop_strings"]);
+    generate(
+        &["hi", "-m", "absent.gguf", "-n", "0"],
+        &["--max-new-tokens", "0"],
+    );
+    generate(&["hi", "-m", "absent.gguf", "--stop", ""], &["--stop", "empty"]);
     generate(
         &["hi", "-m", &model, "--system", "be brief"],
         &["no chat template"],
+    );
+    generate(
+        &["hi", "-m", "absent.gguf", "-r", "numeric"],
+        &["--answer: reward numeric", "no field \"answer\""],
     );
     let new = CONTEXT_LEN.to_string();
     generate(
@@ -105,13 +112,123 @@ fn configurations_are_refused_before_a_model_is_looked_for() {
         "reward = \"length\"\nmethods = [\"sample\"]\nunknown = 1",
         &["unknown"],
     );
-    world.write("two.txt", "same\nsame\n");
+}
+
+#[test]
+fn benches_refuse_what_cannot_be_measured() {
+    let world = World::new();
     let model = world.model();
-    let text =
-        format!("model = \"{model}\"\nreward = \"length\"\nmethods = [\"sample\"]\nprompts = \"two.txt\"");
-    let path = world.write("run.toml", &text).display().to_string();
-    world.fails(
-        &["frontier", &path, "--out", "out"],
-        &["prompts 0 and 1 are the same"],
+    let bench = |args: &[&str], expect: &[&str]| {
+        let args: Vec<&str> = ["bench"].iter().chain(args).copied().collect();
+        world.fails(&args, expect);
+    };
+    bench(&["decode", "-m", "absent.gguf", "--rounds", "0"], &["--rounds"]);
+    bench(
+        &["best-of-n", "-m", "absent.gguf", "--prompt", "0"],
+        &["--prompt"],
     );
+    let context = format!("context of {CONTEXT_LEN}");
+    bench(
+        &["decode", "-m", &model, "--prompt", "100", "--new", "29"],
+        &["a prompt of 100 and 29 new tokens", &context],
+    );
+    bench(
+        &["decode", "-m", &model, "--prefill", "128"],
+        &["a prompt of 128", &context],
+    );
+    bench(
+        &["best-of-n", "-m", &model, "--new", "128"],
+        &["128 new tokens", &context],
+    );
+}
+
+/// Commands that fail in every part of the program.
+const FAILING: &[&[&str]] = &[
+    &["generate", "hi", "-m", "tiny.bin", "-n", "128"],
+    &["generate", "hi", "-m", "tiny.bin", "-r", "answer", "-n", "4"],
+    &[
+        "generate", "hi", "-m", "tiny.bin", "-r", "numeric", "-n", "4", "--answer", "five",
+    ],
+    &[
+        "generate",
+        "hi",
+        "-m",
+        "tiny.bin",
+        "-d",
+        "bon:5000",
+        "-r",
+        "length",
+        "--kv-memory",
+        "1",
+    ],
+    &[
+        "generate",
+        "hi",
+        "-m",
+        "tiny.bin",
+        "-r",
+        "cmd:/bin/absent",
+        "-n",
+        "4",
+    ],
+    &[
+        "generate",
+        "hi",
+        "-m",
+        "tiny.bin",
+        "-r",
+        "cmd:/bin/sh bad.sh",
+        "-n",
+        "4",
+    ],
+    &["generate", "hi", "-m", "tiny.bin", "--system", "x"],
+    &["generate", "hi", "-m", "./absent.gguf"],
+    &["generate", "hi", "-m", "./junk.gguf"],
+    &["generate", "hi", "-m", "./cut.bin"],
+    &["generate", "hi", "-m", "./alone/tiny.bin"],
+    &["generate", "hi", "-m", "smollm2"],
+    &["generate", "hi", "--source", "offline"],
+    &["models", "get", "../x/y"],
+    &["models", "get", "stories15m"],
+    &["models", "rm", "./tiny.bin"],
+    &["frontier", "absent.toml", "--out", "out"],
+    &["frontier", "junk.gguf", "--out", "out"],
+    &["frontier", "run.toml", "--out", "junk.gguf"],
+    &["bench", "precision", "-m", "tiny.bin", "--text", "absent.txt"],
+];
+
+#[test]
+fn no_error_says_a_thing_twice() {
+    let world = World::new();
+    world.write("junk.gguf", "this is not a model");
+    world.write("bad.sh", "while read -r line; do echo '{\"reward\": null}'; done");
+    world.write(
+        "run.toml",
+        "model = \"./tiny.bin\"\nreward = \"length\"\nmethods = [\"sample\"]",
+    );
+    let bytes = std::fs::read(world.path("tiny.bin")).unwrap();
+    std::fs::write(world.path("cut.bin"), &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::create_dir(world.path("alone")).unwrap();
+    std::fs::copy(world.path("tiny.bin"), world.path("alone/tiny.bin")).unwrap();
+    let check = |world: &World, args: &[&str]| {
+        let ran = world.run(args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
+        for line in ran.stderr.lines() {
+            // Short parts, such as a name, may well stand twice in a message.
+            let parts: Vec<&str> = line.split(": ").filter(|part| part.len() > 12).collect();
+            for (idx, part) in parts.iter().enumerate() {
+                assert!(
+                    !parts[..idx].contains(part),
+                    "{args:?} says twice {part:?}: {line}"
+                );
+            }
+        }
+    };
+    for args in FAILING {
+        check(&world, args);
+    }
+    // A store that cannot be made, since a file is in its place.
+    let world = World::new();
+    world.write("home", "");
+    check(&world, &["models", "get", "stories15m"]);
 }
