@@ -177,12 +177,11 @@ fn at_least_zero(kl_nats: f64) -> f64 {
     if kl_nats < 0.0 { 0.0 } else { kl_nats }
 }
 
-/// New tokens if none are asked for, as far as the context allows. A prompt that leaves no room is refused by the
-/// engine, which says how long it is.
+/// New tokens if none are asked for, as far as the context allows, in which the last takes no place. A prompt that
+/// leaves no room is refused by the engine, which says how long it is.
 fn default_new_tokens(prompt_len: usize, context_len: usize) -> usize {
-    DEFAULT_NEW_TOKENS
-        .min(context_len.saturating_sub(prompt_len))
-        .max(1)
+    let room = (context_len + 1).saturating_sub(prompt_len);
+    DEFAULT_NEW_TOKENS.min(room).max(1)
 }
 
 fn report(
@@ -287,9 +286,9 @@ mod tests {
     #[test]
     fn the_default_limit_fits_the_context() {
         assert_eq!(default_new_tokens(10, 8192), 256);
-        assert_eq!(default_new_tokens(5, 256), 251);
-        assert_eq!(default_new_tokens(128, 128), 1, "which the engine refuses");
-        assert_eq!(default_new_tokens(500, 128), 1);
+        assert_eq!(default_new_tokens(5, 256), 252);
+        assert_eq!(default_new_tokens(128, 128), 1);
+        assert_eq!(default_new_tokens(500, 128), 1, "which the engine refuses");
     }
 
     #[test]

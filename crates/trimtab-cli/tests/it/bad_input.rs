@@ -129,16 +129,16 @@ fn benches_refuse_what_cannot_be_measured() {
     );
     let context = format!("context of {CONTEXT_LEN}");
     bench(
-        &["decode", "-m", &model, "--prompt", "100", "--new", "29"],
-        &["a prompt of 100 and 29 new tokens", &context],
+        &["decode", "-m", &model, "--prompt", "100", "--new", "30"],
+        &["a prompt of 100 and 30 new tokens", &context],
     );
     bench(
-        &["decode", "-m", &model, "--prefill", "128"],
-        &["a prompt of 128", &context],
+        &["decode", "-m", &model, "--prefill", "129"],
+        &["a prompt of 129", &context],
     );
     bench(
-        &["best-of-n", "-m", &model, "--new", "128"],
-        &["128 new tokens", &context],
+        &["best-of-n", "-m", &model, "--new", "129"],
+        &["129 new tokens", &context],
     );
 }
 

@@ -110,7 +110,7 @@ fn without_a_limit_an_answer_may_fill_the_context() {
         "--json",
     ]);
     let drawn = report["tokens_generated"].as_u64().unwrap();
-    let room = CONTEXT_LEN as u64 - report["prompt_tokens"].as_u64().unwrap();
+    let room = CONTEXT_LEN as u64 + 1 - report["prompt_tokens"].as_u64().unwrap();
     assert!(drawn > 0 && drawn <= room, "{drawn} tokens, room for {room}");
 }
 
@@ -144,6 +144,34 @@ fn the_remark_tells_what_the_answer_was_chosen_from() {
             "cut at the limit of 6 tokens",
         ],
     );
+}
+
+#[test]
+fn a_configuration_may_come_from_standard_input() {
+    let world = World::new();
+    let run = |config: &str| {
+        let mut child = world
+            .command(&["frontier", "-", "--out", "out", "--json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+        Ran::of(child.wait_with_output().unwrap())
+    };
+    let config = "model = \"./tiny.bin\"\nreward = \"length\"\nmethods = [\"sample\"]\nmax_new_tokens = 2\n";
+    let both = run(&format!("{config}prompts = \"-\""));
+    assert_eq!(both.code, Some(2));
+    assert!(
+        both.stderr.contains("cannot both come from standard input"),
+        "{}",
+        both.stderr
+    );
+    world.write("two.txt", "one\ntwo\n");
+    let ran = run(&format!("{config}prompts = \"two.txt\""));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("\"method\": \"sample\""), "{}", ran.stdout);
 }
 
 #[test]
@@ -229,15 +257,15 @@ fn benches_fit_a_small_context_and_say_so() {
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(
         (&report["prompt_tokens"], &report["new_tokens"]),
-        (&96.into(), &32.into())
+        (&97.into(), &32.into())
     );
     let expect =
-        format!("context is {CONTEXT_LEN}: a prompt of 96 and 32 new tokens instead of 2048 and 128");
+        format!("context is {CONTEXT_LEN}: a prompt of 97 and 32 new tokens instead of 2048 and 128");
     assert!(ran.stderr.contains(&expect), "{}", ran.stderr);
     let report = world.json(&[
         "bench", "decode", "-m", &model, "--batch", "2", "--rounds", "1", "--json",
     ]);
-    assert_eq!(report["prefill_tokens"], 127);
+    assert_eq!(report["prefill_tokens"], CONTEXT_LEN);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) struct Shape {
     pub(super) new: usize,
 }
 
-/// Tokens of a prompt and new tokens: as asked for, or `usual`, or as many as the context has room for.
+/// Tokens of a prompt and new tokens: as asked for, or `usual`, or as many as the context has room for, with a note.
 ///
 /// # Errors
 /// What is asked for does not fit, or leaves no room for a prompt of 1 token and `least_new` new ones.
@@ -34,23 +34,12 @@ pub(super) fn fit(
     context_len: usize,
 ) -> Result<(usize, usize)> {
     let asked = (prompt.unwrap_or(1), new.unwrap_or(least_new));
-    if asked.0 + asked.1 > context_len {
+    let Some(fitted) = fit_into(prompt, new, usual, least_new, context_len) else {
         bail!(
             "a prompt of {} and {} new tokens exceed the model's context of {context_len}",
             asked.0,
             asked.1
         );
-    }
-    let room = context_len - asked.0 - asked.1;
-    let fitted = match (prompt, new) {
-        (Some(prompt), Some(new)) => (prompt, new),
-        (Some(prompt), None) => (prompt, usual.1.min(least_new + room)),
-        (None, Some(new)) => (usual.0.min(1 + room), new),
-        (None, None) => {
-            // A quarter for the answers keeps the usual proportions of a long prompt and short answers.
-            let new = usual.1.min((context_len / 4).max(least_new));
-            (usual.0.min(context_len - new), new)
-        }
     };
     let wanted = (prompt.unwrap_or(usual.0), new.unwrap_or(usual.1));
     if fitted != wanted {
@@ -60,6 +49,29 @@ pub(super) fn fit(
         ));
     }
     Ok(fitted)
+}
+
+/// The numbers of [`fit`]; `None` if they do not fit.
+fn fit_into(
+    prompt: Option<usize>,
+    new: Option<usize>,
+    usual: (usize, usize),
+    least_new: usize,
+    context_len: usize,
+) -> Option<(usize, usize)> {
+    // The last new token is drawn and never run.
+    let total = context_len + 1;
+    let room = total.checked_sub(prompt.unwrap_or(1) + new.unwrap_or(least_new))?;
+    Some(match (prompt, new) {
+        (Some(prompt), Some(new)) => (prompt, new),
+        (Some(prompt), None) => (prompt, usual.1.min(least_new + room)),
+        (None, Some(new)) => (usual.0.min(1 + room), new),
+        (None, None) => {
+            // A quarter for the answers keeps the usual proportions of a long prompt and short answers.
+            let new = usual.1.min((total / 4).max(least_new));
+            (usual.0.min(total - new), new)
+        }
+    })
 }
 
 /// What a request took.
@@ -148,25 +160,25 @@ fn request(model: &ReadyModel, shape: Shape, round: u64) -> Result<Request> {
 
 #[cfg(test)]
 mod tests {
-    use super::fit;
+    use super::fit_into;
 
     #[test]
     fn sizes_are_as_asked_or_as_the_context_allows() {
         let check = |prompt, new, context_len, expect: Option<(usize, usize)>| {
-            let fitted = fit(prompt, new, (2048, 128), 2, context_len);
-            assert_eq!(fitted.ok(), expect, "{prompt:?} {new:?} in {context_len}");
+            let fitted = fit_into(prompt, new, (2048, 128), 2, context_len);
+            assert_eq!(fitted, expect, "{prompt:?} {new:?} in {context_len}");
         };
         check(None, None, 8192, Some((2048, 128)));
-        check(None, None, 2176, Some((2048, 128)));
-        check(None, None, 2175, Some((2047, 128)));
-        check(None, None, 256, Some((192, 64)));
-        check(None, None, 3, Some((1, 2)));
-        check(None, None, 2, None);
-        check(Some(100), None, 128, Some((100, 28)));
-        check(Some(126), None, 128, Some((126, 2)));
-        check(Some(127), None, 128, None);
-        check(None, Some(100), 128, Some((28, 100)));
-        check(Some(64), Some(64), 128, Some((64, 64)));
-        check(Some(65), Some(64), 128, None);
+        check(None, None, 2175, Some((2048, 128)));
+        check(None, None, 2174, Some((2047, 128)));
+        check(None, None, 256, Some((193, 64)));
+        check(None, None, 2, Some((1, 2)));
+        check(None, None, 1, None);
+        check(Some(100), None, 128, Some((100, 29)));
+        check(Some(127), None, 128, Some((127, 2)));
+        check(Some(128), None, 128, None);
+        check(None, Some(100), 128, Some((29, 100)));
+        check(Some(65), Some(64), 128, Some((65, 64)));
+        check(Some(66), Some(64), 128, None);
     }
 }
