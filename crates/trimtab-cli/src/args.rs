@@ -85,7 +85,7 @@ impl From<Source> for SourcePolicy {
 /// the precision.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Precision of weights and activations.
+    /// Precision of weights and activations: int8, int8-wide, int4 (visibly worse answers), bf16 or f32.
     #[arg(long, default_value = "int8", value_parser = parse_precision, help_heading = "Running", long_help = PRECISION_HELP)]
     pub(crate) precision: PrecisionName,
     /// Threads; all processors if not given.
@@ -107,8 +107,7 @@ smollm2-135m-instruct on a text that was held out (`trimtab bench precision` mea
   bf16        0.00005 nats
   int8        0.006 nats
   int8-wide   0.004 nats
-  int4        0.43 nats: answers are visibly worse; only for models that do not fit otherwise
-";
+  int4        0.43 nats: answers are visibly worse; only for models that do not fit otherwise";
 
 /// A precision by name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,17 +9,22 @@ use trimtab_store::{Event, Progress, SourceKind};
 use crate::output;
 
 const BYTES: &str = "{prefix} [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+const PROMPT: &str = "{prefix}";
 const TOKENS: &str = "{prefix} [{bar:30}] {pos} of at most {len} tokens, {eta} left";
 const ITEMS: &str = "{prefix} [{bar:30}] {pos}/{len} {msg}, {eta} left";
 
 fn bar(len: u64, template: &str, prefix: String) -> ProgressBar {
     let bar = ProgressBar::new(len);
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
-    }
+    set_style(&bar, template);
     bar.set_prefix(prefix);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
 }
 
 /// Shows a model being fetched.
@@ -189,7 +194,7 @@ impl AnswerProgress {
         let num_candidates = num_candidates as u64;
         let bar = if std::io::stderr().is_terminal() {
             let len = num_candidates.saturating_mul(max_new_tokens as u64);
-            bar(len, TOKENS, "reading the prompt".to_owned())
+            bar(len, PROMPT, "reading the prompt".to_owned())
         } else {
             ProgressBar::hidden()
         };
@@ -205,6 +210,7 @@ impl AnswerProgress {
         let drawn = drawn_tokens(rows, self.prompt_rows, self.num_candidates);
         if drawn > 0 {
             if self.bar.position() == 0 {
+                set_style(&self.bar, TOKENS);
                 self.bar.set_prefix("answering");
                 // The prompt's time says nothing about what is to come.
                 self.bar.reset_eta();
