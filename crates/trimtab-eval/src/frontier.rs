@@ -100,7 +100,8 @@ pub struct FrontierPoint {
     pub kl_nats: f64,
     /// What kind of number `kl_nats` is.
     pub kl_kind: KlKind,
-    /// Tokens drawn in the whole run, those of discarded candidates included.
+    /// Tokens drawn for one answer to each prompt, those of discarded candidates included; a rounded mean where several
+    /// answers to a prompt are averaged.
     pub tokens_generated: u64,
     /// Interval of `kl_nats`; missing too for a bound that does not depend on samples.
     pub kl_ci: Option<Interval>,

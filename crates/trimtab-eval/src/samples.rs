@@ -83,6 +83,26 @@ impl PromptRun {
         })
     }
 
+    /// Independent runs of one method on the prompt, each with candidates of its own.
+    ///
+    /// # Errors
+    /// [`EvalError::Unscored`].
+    pub fn of_outcomes(prompt_idx: u64, outcomes: &[Outcome]) -> Result<Self, EvalError> {
+        let mut all = Self {
+            prompt_idx,
+            answers: Vec::with_capacity(outcomes.len()),
+            candidates: Vec::new(),
+            tokens_generated: 0,
+        };
+        for outcome in outcomes {
+            let one = Self::of_outcome(prompt_idx, outcome)?;
+            all.answers.extend(one.answers);
+            all.candidates.extend(one.candidates);
+            all.tokens_generated += one.tokens_generated;
+        }
+        Ok(all)
+    }
+
     /// Independent samples of one policy, each an answer of its own.
     ///
     /// # Errors

@@ -38,9 +38,9 @@ pub(super) fn report(
     let mut methods = Vec::new();
     let mut outcomes = Vec::new();
     for (method, &group) in config.methods.iter().zip(&plan.group_of_method) {
-        let chosen: Vec<Outcome> = of_group(group).map(|entry| outcome(method, entry)).collect();
-        let runs = chosen.iter().zip(of_group(group)).map(|(outcome, entry)| {
-            PromptRun::of_outcome(entry.prompt as u64, outcome)
+        let chosen: Vec<Vec<Outcome>> = of_group(group).map(|entry| answers(method, entry)).collect();
+        let runs = chosen.iter().zip(of_group(group)).map(|(outcomes, entry)| {
+            PromptRun::of_outcomes(entry.prompt as u64, outcomes)
                 .with_context(|| format!("prompt {}", entry.prompt + 1))
         });
         methods.push(MethodRuns {
@@ -72,22 +72,26 @@ pub(super) fn report(
     })
 }
 
-/// What `method` makes of the candidates drawn for its group.
-fn outcome(method: &DecodeSpec, entry: &Entry) -> Outcome {
+/// What `method` makes of the candidates drawn for its group: an answer from each part of them that it would draw for
+/// itself. Independent answers to one prompt, whose mean has less spread than any; at least one.
+fn answers(method: &DecodeSpec, entry: &Entry) -> Vec<Outcome> {
     if !is_drawn(method) {
-        return Outcome {
+        return vec![Outcome {
             candidates: entry.candidates.clone(),
             chosen: entry.chosen,
             tokens_generated: entry.tokens_generated,
-        };
+        }];
     }
-    // Candidate `i` does not depend on how many are drawn, so the method's own run would have drawn just these.
-    let candidates = &entry.candidates[..method.num_candidates().min(entry.candidates.len())];
-    Outcome {
-        chosen: method.selection().choose(candidates),
-        tokens_generated: candidates.iter().map(num_tokens).sum(),
-        candidates: candidates.to_vec(),
-    }
+    // Candidate `i` does not depend on how many are drawn, so the method's own run would have drawn just the first part.
+    entry
+        .candidates
+        .chunks_exact(method.num_candidates())
+        .map(|candidates| Outcome {
+            chosen: method.selection().choose(candidates),
+            tokens_generated: candidates.iter().map(num_tokens).sum(),
+            candidates: candidates.to_vec(),
+        })
+        .collect()
 }
 
 fn num_tokens(candidate: &Candidate) -> u64 {
@@ -109,7 +113,11 @@ fn facts(config: &FrontierConfig, identity: Identity) -> Result<RunFacts> {
     })
 }
 
-fn examples(config: &FrontierConfig, prompts: &[PromptRecord], outcomes: &[Vec<Outcome>]) -> Vec<Example> {
+fn examples(
+    config: &FrontierConfig,
+    prompts: &[PromptRecord],
+    outcomes: &[Vec<Vec<Outcome>>],
+) -> Vec<Example> {
     let answer = |method: &DecodeSpec, outcome: &Outcome| {
         let chosen = &outcome.candidates[outcome.chosen];
         ExampleAnswer {
@@ -124,7 +132,7 @@ fn examples(config: &FrontierConfig, prompts: &[PromptRecord], outcomes: &[Vec<O
             .methods
             .iter()
             .zip(outcomes)
-            .map(|(method, all)| answer(method, &all[idx]))
+            .map(|(method, all)| answer(method, &all[idx][0]))
             .collect(),
     };
     prompts
@@ -170,20 +178,26 @@ mod tests {
     }
 
     #[test]
-    fn methods_see_the_first_candidates_and_pay_for_them_alone() {
+    fn methods_answer_from_each_part_and_pay_for_it_alone() {
         let entry = entry(1, 0, &[0.2, 0.1, 0.9, 0.5]);
-        let check = |method: &str, chosen: usize, tokens: u64| {
-            let outcome = outcome(&method.parse().unwrap(), &entry);
-            assert_eq!(
-                (outcome.chosen, outcome.tokens_generated),
-                (chosen, tokens),
-                "{method}"
-            );
+        let check = |method: &str, expect: &[(u64, u64)]| {
+            let outcomes = answers(&method.parse().unwrap(), &entry);
+            let seen: Vec<(u64, u64)> = outcomes
+                .iter()
+                .map(|outcome| {
+                    (
+                        outcome.candidates[outcome.chosen].candidate_idx,
+                        outcome.tokens_generated,
+                    )
+                })
+                .collect();
+            assert_eq!(seen, expect, "{method}");
         };
-        check("sample", 0, 1);
-        check("bon:2", 0, 3);
-        check("bon:4", 2, 10);
-        check("won:4", 1, 10);
+        check("sample", &[(0, 1), (1, 2), (2, 3), (3, 4)]);
+        check("bon:2", &[(0, 3), (2, 7)]);
+        check("bon:3", &[(2, 6)]);
+        check("bon:4", &[(2, 10)]);
+        check("won:4", &[(1, 10)]);
     }
 
     #[test]
@@ -215,8 +229,9 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["bon:4", "sample"]
         );
-        assert_eq!((points[0].win_rate, points[1].win_rate), (1.0, 0.0));
-        assert_eq!((points[0].tokens_generated, points[1].tokens_generated), (30, 3));
+        // Plain sampling is the mean of the four draws, at the cost of one: two and a half tokens.
+        assert_eq!((points[0].win_rate, points[1].win_rate), (1.0, 0.375));
+        assert_eq!((points[0].tokens_generated, points[1].tokens_generated), (30, 8));
         assert_eq!(report.examples[2].answers[0].text, "answer 2");
     }
 }

@@ -63,14 +63,7 @@ impl Frontier {
             let columns = columns(method, &runs, &references)?;
             let pools = pools_of(&method.sampling, &input.methods, &references)?;
             let distance = distance(method, &runs, &pools, &bootstrap)?;
-            points.push(point(
-                method,
-                &runs,
-                &columns,
-                &distance,
-                rewards_are_shares,
-                &bootstrap,
-            ));
+            points.push(point(method, &columns, &distance, rewards_are_shares, &bootstrap));
         }
         let max_candidates = input
             .methods
@@ -185,7 +178,6 @@ fn rewards_are_zero_or_one(input: &FrontierInput) -> bool {
 
 fn point(
     method: &MethodRuns,
-    runs: &[&PromptRun],
     columns: &Columns,
     distance: &Distance,
     rewards_are_shares: bool,
@@ -207,7 +199,8 @@ fn point(
         win_rate_ci: share_interval(&columns.win),
         kl_nats: rounded(distance.kl.value),
         kl_kind: distance.kind,
-        tokens_generated: runs.iter().map(|run| run.tokens_generated).sum(),
+        // What one answer a prompt costs, whatever the number of answers that are averaged.
+        tokens_generated: columns.tokens.iter().sum::<f64>().round() as u64,
         kl_ci: distance.kl.ci.map(rounded_interval),
         kl_estimate_nats: distance.estimate.map(|estimate| rounded(estimate.value)),
         kl_estimate_ci: distance

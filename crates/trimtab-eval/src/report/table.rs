@@ -1,7 +1,7 @@
 //! The frontier as a table for a terminal.
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 
 use super::numbers;
 use crate::confidence::Interval;
@@ -10,11 +10,14 @@ use crate::frontier::{Frontier, FrontierPoint};
 /// Columns at most, so that a log or a page with a table in it can be read too.
 const MAX_WIDTH: u16 = 100;
 
+/// Columns of a method's name with its margins at most; longer ones wrap, so that numbers do not.
+const METHOD_WIDTH: u16 = 16;
+
 /// Lines above, below the header and below; none between rows.
 const STYLE: TableStyle = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
 
 impl Frontier {
-    /// One row a method, units in the header's second line, what was measured in the line above.
+    /// One row a method; what reward, brackets and tokens are is said in the lines above.
     ///
     /// `max_width` is the terminal's in columns; longer lines wrap inside their cells. Never more than 100 columns.
     pub fn to_table(&self, max_width: Option<u16>) -> String {
@@ -26,10 +29,10 @@ impl Frontier {
             .set_width(width);
         table.set_header([
             "method".to_owned(),
-            format!("reward\n({})", self.facts.reward_unit),
+            "reward".to_owned(),
             "win rate".to_owned(),
-            "KL\n(nats)".to_owned(),
-            "tokens per\nanswer".to_owned(),
+            "KL (nats)".to_owned(),
+            "tokens".to_owned(),
         ]);
         for point in &self.points {
             table.add_row([
@@ -40,33 +43,30 @@ impl Frontier {
                 numbers::number(point.tokens_per_answer),
             ]);
         }
+        if let Some(methods) = table.column_mut(0) {
+            methods.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(METHOD_WIDTH)));
+        }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        format!("{}\n{table}", self.caption(usize::from(width)))
+        format!("{}\n{}", self.caption(usize::from(width)), table.trim_fmt())
     }
 
-    /// What was measured, cut to the width.
+    /// What was measured, each line cut to the width.
     fn caption(&self, width: usize) -> String {
-        let intervals = format!(
-            "brackets: {} intervals over {} prompts",
+        let facts = &self.facts;
+        let reward = format!("reward: {} ({})", facts.reward, facts.reward_unit);
+        let others = format!(
+            "brackets: {} intervals over {} prompts; tokens: drawn for an answer",
             numbers::percent(self.confidence_level),
             self.num_prompts
         );
-        let reward = format!("reward: {}", self.facts.reward);
-        if reward.chars().count() + 2 + intervals.chars().count() <= width {
-            format!("{reward}; {intervals}")
-        } else {
-            format!("{}\n{}", cut(&reward, width), cut(&intervals, width))
-        }
+        format!("{}\n{}", cut(&reward, width), cut(&others, width))
     }
 }
 
 fn with_interval(mean: f64, interval: Option<Interval>) -> String {
-    match interval {
-        Some(_) => format!("{} {}", numbers::number(mean), numbers::interval(interval)),
-        None => numbers::number(mean),
-    }
+    format!("{} {}", numbers::number(mean), numbers::interval(interval))
 }
 
 fn kl(point: &FrontierPoint) -> String {

@@ -176,6 +176,8 @@ fn the_table_fits_the_terminal() {
         .filter(|line| line.contains("\u{2500}\u{2500}"))
         .count();
     assert_eq!(rules, 2, "one above and one below:\n{text}");
+    let num_lines = text.lines().filter(|line| line.contains('[')).count();
+    assert_eq!(num_lines, SPECS.len(), "no row wraps:\n{text}");
     frontier.facts.reward =
         "keywords:thanks|please|sorry|welcome + length*-0.1 + json*2 + regex:[a-z]+ and so on, very long"
             .into();

@@ -81,6 +81,19 @@ fn a_point_is_made_of_means_over_prompts() {
 }
 
 #[test]
+fn several_answers_to_a_prompt_are_averaged_and_paid_for_once() {
+    let several = |prompt_idx| PromptRun {
+        answers: vec![scored(1.0), scored(2.0), scored(6.0)],
+        tokens_generated: 35,
+        ..best_of(prompt_idx, &[1.0, 0.0, 2.0, 1.0, 6.0, 0.0])
+    };
+    let point = only_point(bon("bon:2", vec![several(0), several(1)]));
+    assert_eq!(point.reward_mean, 3.0);
+    // Twice 35 thirds.
+    assert_eq!((point.tokens_generated, point.tokens_per_answer), (23, 11.666667));
+}
+
+#[test]
 fn the_estimate_uses_all_draws_from_the_reference() {
     let rewards = [[0.0, 1.0, 1.0, 3.0], [2.0, 3.0, 3.0, 3.0]];
     let few = |prompt_idx: u64| best_of(prompt_idx, &rewards[prompt_idx as usize][..2]);
