@@ -7,6 +7,11 @@
 //! instruction sets. Float precisions get it by adding the products of one output in rising order of `k` in every
 //! kernel; they are equal between all instruction sets with a fused multiply-add.
 //!
+//! Why not `rten-gemm`, the best library measured: it was the first choice, and what these kernels are timed against
+//! (`cargo run --release -p trimtab-kernels --example gemm_bench 2 --cold --rival`). On two threads of a Xeon with VNNI
+//! and the five layer shapes of SmolLM2-135M, the int8 path does 2.2 to 3.8 times its operations per second at 1 row,
+//! 1.9 to 4.1 times at 8, 1.5 to 2.4 times at 32 and 1.1 to 2.1 times at 512, with rounding and scaling included.
+//!
 //! All precisions share one geometry: outputs come in panels of 16 and every kernel computes a small tile
 //! (rows x panels) over the whole input length. It does not know models, tokens or files.
 #![allow(
