@@ -176,20 +176,21 @@ fn a_prompt_is_run_once_for_all_candidates() {
 
 #[test]
 fn a_later_prompt_reuses_the_blocks_of_an_earlier_one() {
+    // The blocks differ, so that one found in place of the other would show.
     let (mut engine, counts) = engine(200, 8, EngineConfig::standard());
     let run = |engine: &mut trimtab_engine::Engine, prompt: &[u32]| {
         engine.submit(request("greedy", prompt, 1)).expect("fits");
         let mut ended = run_to_end(engine);
         ended.remove(0).1.expect("no request fails")
     };
-    let (first, usage) = run(&mut engine, &[1, 2, 3, 1, 2, 3, 1, 2]);
+    let (first, usage) = run(&mut engine, &[1, 2, 3, 3, 1, 2, 1, 2]);
     assert_eq!(usage.cached_positions, 0);
     let rows_before = counts.lock().expect("not poisoned").rows;
-    let (again, usage) = run(&mut engine, &[1, 2, 3, 1, 2, 3, 1, 2]);
+    let (again, usage) = run(&mut engine, &[1, 2, 3, 3, 1, 2, 1, 2]);
     assert_eq!((again, usage.cached_positions), (first, 6));
     let rows_run = counts.lock().expect("not poisoned").rows - rows_before;
     assert_eq!(rows_run as u64, usage.rows_run);
-    let (_, usage) = run(&mut engine, &[1, 2, 3, 2, 2, 3, 1, 2]);
+    let (_, usage) = run(&mut engine, &[1, 2, 3, 2, 1, 2, 1, 2]);
     assert_eq!(usage.cached_positions, 3, "prompts part in the second block");
 }
 
