@@ -385,9 +385,9 @@ impl Decoder for Beam {
         match (&mut self.selecting, answer) {
             (Some(selecting), answer) => selecting.feed(answer),
             (None, Answer::Rows(rows)) => self.take_rows(&rows),
-            (None, Answer::Rewards(_)) => Err(DecodeError::UnexpectedAnswer {
+            (None, Answer::Rewards(_) | Answer::Values(_)) => Err(DecodeError::UnexpectedAnswer {
                 expected: "rows",
-                got: "rewards",
+                got: "rewards or values",
             }),
         }
     }

@@ -176,9 +176,9 @@ impl Decoder for BestOfN {
     fn feed(&mut self, answer: Answer) -> Result<(), DecodeError> {
         match (&mut self.phase, answer) {
             (Phase::Drawing, Answer::Rows(rows)) => self.take_rows(&rows),
-            (Phase::Drawing, Answer::Rewards(_)) => Err(DecodeError::UnexpectedAnswer {
+            (Phase::Drawing, Answer::Rewards(_) | Answer::Values(_)) => Err(DecodeError::UnexpectedAnswer {
                 expected: "rows",
-                got: "rewards",
+                got: "rewards or values",
             }),
             (Phase::Selecting(selecting), answer) => selecting.feed(answer),
         }

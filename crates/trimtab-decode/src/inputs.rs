@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use trimtab_base::{PromptKey, Seed, TokenBytes};
 
+use crate::steering::Steering;
 use crate::stop::StopRules;
 
 /// What the decoder of one request needs to know of the request.
@@ -17,4 +18,8 @@ pub struct DecoderInputs {
     pub stop: StopRules,
     /// Bytes of each token.
     pub token_bytes: Arc<dyn TokenBytes>,
+    /// Prefix scorers and their weights; empty for methods without.
+    pub steering: Arc<Steering>,
+    /// Whether every decision is kept in [`crate::Outcome::trace`].
+    pub trace: bool,
 }

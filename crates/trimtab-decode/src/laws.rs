@@ -27,6 +27,8 @@ pub(crate) fn inputs(prompt: u64) -> DecoderInputs {
             max_new_tokens: 8,
         },
         token_bytes: Arc::new(LetterTokens),
+        steering: Arc::default(),
+        trace: false,
     }
 }
 

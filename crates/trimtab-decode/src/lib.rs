@@ -20,8 +20,14 @@
 //! use trimtab_decode::{Answer, DecodeSpec, DecoderInputs, Need, StopRules};
 //!
 //! let stop = StopRules { stop_tokens: vec![TokenId(0)], stop_strings: vec![], max_new_tokens: 5 };
-//! let inputs =
-//!     DecoderInputs { prompt_key: PromptKey(1), seed: Seed(7), stop, token_bytes: Arc::new(LetterTokens) };
+//! let inputs = DecoderInputs {
+//!     prompt_key: PromptKey(1),
+//!     seed: Seed(7),
+//!     stop,
+//!     token_bytes: Arc::new(LetterTokens),
+//!     steering: Arc::default(),
+//!     trace: false,
+//! };
 //! let mut decoder = "bon:4,t=0.8".parse::<DecodeSpec>()?.build(inputs)?;
 //! loop {
 //!     // This model has the same three logits everywhere, so the tree of branches does not matter to it.
@@ -31,6 +37,7 @@
 //!             Answer::Rows(rows.iter().map(|row| row.op.apply(&[0.0, 1.0, 1.5])).collect::<Result<_, _>>()?)
 //!         }
 //!         Need::Rewards(candidates) => Answer::Rewards(candidates.iter().map(|c| c.text.len() as f64).collect()),
+//!         Need::Values(_) => unreachable!("best-of-N has no scorers"),
 //!         Need::Done => break,
 //!     };
 //!     decoder.feed(answer)?;
@@ -44,6 +51,8 @@
 pub mod answer;
 pub mod beam;
 pub mod best_of_n;
+pub mod cd_block;
+pub mod cd_token;
 mod error;
 mod inputs;
 #[cfg(test)]
@@ -55,21 +64,27 @@ pub mod sampling;
 mod selecting;
 pub mod selection;
 pub mod spec;
+pub mod steering;
 pub mod stop;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trace;
 
 pub use answer::AnswerExtractor;
 pub use beam::{Beam, BeamConfig};
 pub use best_of_n::{BestOfN, BestOfNConfig};
+pub use cd_block::{BlockChoice, BlockEnd, CdBlockConfig};
+pub use cd_token::CdTokenConfig;
 pub use error::DecodeError;
 pub use inputs::DecoderInputs;
 pub use need::{
-    Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, RowRequest, SampledToken,
+    Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, Prefix, RowRequest, SampledToken,
 };
-pub use row_op::{RowAnswer, RowOp};
+pub use row_op::{Guide, GuideFloor, GuideTerm, GuidedToken, Row, RowAnswer, RowOp};
 pub use sampling::Sampling;
 pub use selecting::Scoring;
 pub use selection::Selection;
 pub use spec::{DecodeSpec, METHODS, MethodHelp};
+pub use steering::{Floor, Steering, SteeringTerm, ValueSource};
 pub use stop::StopRules;
+pub use trace::{BlockKl, TraceStep, TracedBlock};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use trimtab_base::TokenId;
 
 use crate::row_op::{RowAnswer, RowOp};
+use crate::trace::{BlockKl, TraceStep};
 
 /// One growing token sequence of a request. Ids are chosen by the decoder and never reused within a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +55,9 @@ pub enum Need {
     Rows(Vec<RowRequest>),
     /// Rewards of finished candidates; answered by [`Answer::Rewards`] in the same order.
     Rewards(Vec<Candidate>),
+    /// Values of unfinished or finished responses under the steering terms that are [`crate::ValueSource::Asked`];
+    /// answered by [`Answer::Values`] in the same order.
+    Values(Vec<Prefix>),
     /// Nothing: [`Decoder::outcome`] is there.
     Done,
 }
@@ -65,6 +69,19 @@ pub enum Answer {
     Rows(Vec<RowAnswer>),
     /// To [`Need::Rewards`].
     Rewards(Vec<f64>),
+    /// To [`Need::Values`]: for each prefix one value per asked term, in the terms' order. `[prefixes][asked terms]`
+    Values(Vec<Vec<f64>>),
+}
+
+/// A response as far as it goes, whose value is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prefix {
+    /// Its tokens so far.
+    pub token_ids: Vec<TokenId>,
+    /// Its text so far, cut before a stop string; bytes of an unfinished character at its end are left out.
+    pub text: String,
+    /// Whether it has ended.
+    pub is_finished: bool,
 }
 
 /// Why a candidate ended.
@@ -122,6 +139,30 @@ pub struct Outcome {
     pub chosen: usize,
     /// Tokens drawn in all, discarded ones included: the cost.
     pub tokens_generated: u64,
+    /// Where the response was made of chosen blocks: its drift.
+    pub block_kl: Option<BlockKl>,
+    /// Tokens drawn, discarded ones included, until the first part of the answer was certain; `None` where nothing is
+    /// certain before the end.
+    pub tokens_to_first_commit: Option<u64>,
+    /// Value of the answer, one a steering term, as last seen by the scorers; empty for methods without scorers.
+    pub values: Vec<f64>,
+    /// Every decision, if asked for by [`crate::DecoderInputs::trace`].
+    pub trace: Vec<TraceStep>,
+}
+
+impl Outcome {
+    /// The outcome of a method that neither steers nor commits early.
+    pub fn unsteered(candidates: Vec<Candidate>, chosen: usize, tokens_generated: u64) -> Self {
+        Self {
+            candidates,
+            chosen,
+            tokens_generated,
+            block_kl: None,
+            tokens_to_first_commit: None,
+            values: Vec::new(),
+            trace: Vec::new(),
+        }
+    }
 }
 
 /// A decoding algorithm as a state machine.
@@ -143,6 +184,11 @@ pub trait Decoder: Send {
 
     /// The result, once the need is [`Need::Done`].
     fn outcome(&self) -> Option<&Outcome>;
+
+    /// Tokens of the answer that no later decision changes, for streaming.
+    fn committed(&self) -> &[TokenId] {
+        &[]
+    }
 
     /// Most branches alive at once, after any action, for admission to the engine's memory budget.
     fn max_live_branches(&self) -> usize;

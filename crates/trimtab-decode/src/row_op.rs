@@ -12,6 +12,29 @@ use crate::DecodeError;
 use crate::need::SampledToken;
 use crate::sampling::Sampling;
 
+/// What is known of one position: the model's logits, and what the prefix scorers say.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Next-token logits. `[vocab]`
+    pub logits: &'a [f32],
+    /// `V([x, y^t])` under each scorer of the engine. `[scorers]`
+    pub state_values: &'a [f32],
+    /// `V([x, y^t, z])` for every next token `z` under each scorer; may be empty unless
+    /// [`RowOp::wants_action_values`]. `[scorers][vocab]`
+    pub action_values: &'a [Vec<f32>],
+}
+
+impl<'a> Row<'a> {
+    /// A row of an engine without scorers. `[vocab]`
+    pub fn of_logits(logits: &'a [f32]) -> Self {
+        Self {
+            logits,
+            state_values: &[],
+            action_values: &[],
+        }
+    }
+}
+
 /// What to compute from a row of logits `[vocab]`.
 #[derive(Debug, Clone)]
 pub enum RowOp {
@@ -27,6 +50,59 @@ pub enum RowOp {
         /// How many.
         count: usize,
     },
+    /// Draw one token from the row under `sampling`, tilted by values: `p(z) e^{sum_i w_i V_i([x, y^t, z])}`, normalised
+    /// (CD Eq. 6; Eq. 3 where the values are exact).
+    SampleGuided {
+        /// Temperature and truncation of the policy that is tilted.
+        sampling: Arc<Sampling>,
+        /// Which values, how strongly.
+        guide: Arc<Guide>,
+        /// Uniform in `[0, 1)`.
+        coin: f64,
+    },
+    /// `V([x, y^t])` under each scorer of the engine.
+    StateValues,
+}
+
+/// Which action values tilt a draw, and how strongly.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Guide {
+    /// The terms.
+    pub terms: Vec<GuideTerm>,
+    /// A value that must not fall on average.
+    pub floor: Option<GuideFloor>,
+}
+
+/// One term of a [`Guide`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuideTerm {
+    /// Place among the engine's scorers.
+    pub scorer: usize,
+    /// `lambda * w_i`: the tilt per unit of value, finite.
+    pub weight: f64,
+}
+
+/// The least weight is added to one term that brings the mean value of the next token, under the tilted law, to a
+/// bound; if no weight up to `max_added_weight` does, that weight is added.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuideFloor {
+    /// Place among [`Guide::terms`].
+    pub term: usize,
+    /// Least mean value, in the term's unit.
+    pub at_least: f64,
+    /// Most weight that is added, at least 0.
+    pub max_added_weight: f64,
+}
+
+/// A token drawn from a tilted policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuidedToken {
+    /// The token; its log-probability is that under the tilted policy.
+    pub sampled: SampledToken,
+    /// `V([x, y^t, z])` of the drawn token under each term of the guide.
+    pub values: Vec<f64>,
+    /// Weight of each term, with what the floor added.
+    pub weights: Vec<f64>,
 }
 
 /// The result of a [`RowOp`].
@@ -36,14 +112,37 @@ pub enum RowAnswer {
     Sampled(SampledToken),
     /// To [`RowOp::TopLogProbs`]: tokens with log-probabilities in nats.
     Top(Vec<(TokenId, f64)>),
+    /// To [`RowOp::SampleGuided`].
+    Guided(GuidedToken),
+    /// To [`RowOp::StateValues`]. `[scorers]`
+    Values(Vec<f64>),
 }
 
 impl RowOp {
-    /// The slow reference: what the operation means. `[vocab]`
+    /// Whether [`Row::action_values`] must be there.
+    pub fn wants_action_values(&self) -> bool {
+        matches!(self, Self::SampleGuided { .. })
+    }
+
+    /// Whether [`Row::state_values`] must be there.
+    pub fn wants_state_values(&self) -> bool {
+        matches!(self, Self::StateValues)
+    }
+
+    /// [`Self::apply_row`] without scorers. `[vocab]`
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply(&self, logits: &[f32]) -> Result<RowAnswer, DecodeError> {
+        self.apply_row(&Row::of_logits(logits))
+    }
+
+    /// The slow reference: what the operation means.
     ///
     /// # Errors
     /// [`DecodeError::UnusableLogits`] if the row has NaN or positive infinity, or nothing finite.
-    pub fn apply(&self, logits: &[f32]) -> Result<RowAnswer, DecodeError> {
+    pub fn apply_row(&self, row: &Row<'_>) -> Result<RowAnswer, DecodeError> {
+        let logits = row.logits;
         let has_finite = logits.iter().any(|logit| logit.is_finite());
         if !has_finite
             || logits
@@ -65,6 +164,13 @@ impl RowOp {
                 }))
             }
             Self::TopLogProbs { count } => Ok(RowAnswer::Top(top_log_probs(&reference_log_probs, *count))),
+            Self::SampleGuided { .. } => Err(DecodeError::UnexpectedAnswer {
+                expected: "a guided draw",
+                got: "nothing: not written yet",
+            }),
+            Self::StateValues => Ok(RowAnswer::Values(
+                row.state_values.iter().map(|&value| f64::from(value)).collect(),
+            )),
         }
     }
 }

@@ -35,11 +35,7 @@ impl Selecting {
             selection.choose(&candidates)
         };
         Self {
-            outcome: Outcome {
-                candidates,
-                chosen,
-                tokens_generated,
-            },
+            outcome: Outcome::unsteered(candidates, chosen, tokens_generated),
             selection,
             wants_rewards,
         }
@@ -69,6 +65,13 @@ impl Selecting {
                 return Err(DecodeError::UnexpectedAnswer {
                     expected,
                     got: "rows",
+                });
+            }
+            Answer::Values(_) => {
+                let expected = if self.wants_rewards { "rewards" } else { "nothing" };
+                return Err(DecodeError::UnexpectedAnswer {
+                    expected,
+                    got: "values",
                 });
             }
         };

@@ -12,6 +12,8 @@ use crate::DecodeError;
 use crate::answer::AnswerExtractor;
 use crate::beam::{Beam, BeamConfig};
 use crate::best_of_n::{BestOfN, BestOfNConfig};
+use crate::cd_block::CdBlockConfig;
+use crate::cd_token::CdTokenConfig;
 use crate::inputs::DecoderInputs;
 use crate::need::Decoder;
 use crate::options::Options;
@@ -55,6 +57,10 @@ pub enum DecodeSpec {
     },
     /// The most probable response that beam search finds.
     Beam(BeamConfig),
+    /// Tokenwise controlled decoding: each token drawn from probabilities tilted by values.
+    CdToken(CdTokenConfig),
+    /// Blockwise controlled decoding: the best of K blocks after blocks.
+    CdBlock(CdBlockConfig),
 }
 
 /// A decoding method for help texts.
@@ -120,8 +126,10 @@ impl DecodeSpec {
     }
 
     fn build_with(&self, scoring: Scoring, inputs: DecoderInputs) -> Result<Box<dyn Decoder>, DecodeError> {
-        if let Self::Beam(config) = *self {
-            return Ok(Box::new(Beam::try_new(config, scoring, inputs)?));
+        match *self {
+            Self::Beam(config) => return Ok(Box::new(Beam::try_new(config, scoring, inputs)?)),
+            Self::CdToken(_) | Self::CdBlock(_) => return Err(unknown_method(self.method())),
+            _ => {}
         }
         let config = BestOfNConfig {
             num_candidates: self.num_candidates(),
@@ -141,17 +149,20 @@ impl DecodeSpec {
             Self::WorstOfN { .. } => "won",
             Self::Majority { .. } => "majority",
             Self::Beam(_) => "beam",
+            Self::CdToken(_) => "cd-token",
+            Self::CdBlock(_) => "cd-block",
         }
     }
 
     /// Most candidates that the decoder finishes.
     pub fn num_candidates(&self) -> usize {
         match self {
-            Self::Sample { .. } | Self::Greedy => 1,
+            Self::Sample { .. } | Self::Greedy | Self::CdToken(_) => 1,
             Self::BestOfN { num_candidates, .. }
             | Self::WorstOfN { num_candidates, .. }
             | Self::Majority { num_candidates, .. } => *num_candidates,
             Self::Beam(config) => config.width,
+            Self::CdBlock(config) => config.beams,
         }
     }
 
@@ -162,6 +173,8 @@ impl DecodeSpec {
             | Self::BestOfN { sampling, .. }
             | Self::WorstOfN { sampling, .. }
             | Self::Majority { sampling, .. } => *sampling,
+            Self::CdToken(config) => config.sampling,
+            Self::CdBlock(config) => config.sampling,
             Self::Greedy | Self::Beam(_) => Sampling::GREEDY,
         }
     }
@@ -169,11 +182,18 @@ impl DecodeSpec {
     /// The rule that chooses among the candidates.
     pub fn selection(&self) -> Selection {
         match self {
-            Self::Sample { .. } | Self::Greedy | Self::Beam(_) => Selection::First,
+            Self::Sample { .. } | Self::Greedy | Self::Beam(_) | Self::CdToken(_) | Self::CdBlock(_) => {
+                Selection::First
+            }
             Self::BestOfN { .. } => Selection::Best,
             Self::WorstOfN { .. } => Selection::Worst,
             Self::Majority { answer, .. } => Selection::Majority(answer.clone()),
         }
+    }
+
+    /// Whether prefix scorers steer it.
+    pub fn needs_scorers(&self) -> bool {
+        matches!(self, Self::CdToken(_) | Self::CdBlock(_))
     }
 
     /// Whether the choice depends on rewards.
@@ -310,6 +330,8 @@ impl fmt::Display for DecodeSpec {
             | Self::WorstOfN { num_candidates, .. }
             | Self::Majority { num_candidates, .. } => entries.push(("n", num_candidates.to_string())),
             Self::Beam(config) => entries.push(("width", config.width.to_string())),
+            Self::CdToken(config) => entries.push(("weight", config.weight.to_string())),
+            Self::CdBlock(config) => entries.push(("k", config.num_candidates.to_string())),
         }
         match self {
             Self::Greedy => {}

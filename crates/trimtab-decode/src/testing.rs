@@ -46,6 +46,7 @@ pub fn drive(
                 assert!(!candidates.is_empty(), "asked for rewards of nothing");
                 Answer::Rewards(candidates.iter().map(&mut *reward).collect())
             }
+            Need::Values(_) => panic!("this driver has no scorers; use `drive_steered`"),
             Need::Done => break,
         };
         decoder.feed(answer)?;

@@ -45,7 +45,7 @@ pub(crate) fn apply(op: &RowOp, logits: &[f32]) -> Result<RowAnswer, DecodeError
                 top.into_iter().map(|idx| (TokenId(idx), log_prob(idx))).collect(),
             ))
         }
-        RowOp::Sample { .. } => op.apply(logits),
+        RowOp::Sample { .. } | RowOp::SampleGuided { .. } | RowOp::StateValues => op.apply(logits),
     }
 }
 

@@ -72,11 +72,7 @@ mod tests {
             finish: FinishReason::StopToken,
             reward: Some(reward),
         };
-        Outcome {
-            candidates: rewards.iter().enumerate().map(candidate).collect(),
-            chosen,
-            tokens_generated: rewards.len() as u64,
-        }
+        Outcome::unsteered(rewards.iter().enumerate().map(candidate).collect(), chosen, rewards.len() as u64)
     }
 
     #[test]

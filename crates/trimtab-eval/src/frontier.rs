@@ -58,7 +58,7 @@ impl KlRule {
         let count = |num_candidates: usize| u32::try_from(num_candidates).unwrap_or(u32::MAX);
         match spec {
             _ if is_certain(&spec.sampling()) => Self::Deterministic,
-            _ if spec.num_candidates() == 1 => Self::TokenwiseSum,
+            _ if spec.num_candidates() == 1 && !spec.needs_scorers() => Self::TokenwiseSum,
             DecodeSpec::Sample { .. } | DecodeSpec::Greedy => Self::TokenwiseSum,
             DecodeSpec::BestOfN { num_candidates, .. } => Self::BestOfN {
                 num_candidates: count(*num_candidates),
@@ -70,6 +70,11 @@ impl KlRule {
                 num_candidates: count(*num_candidates),
             },
             DecodeSpec::Beam(_) => Self::Deterministic,
+            DecodeSpec::CdToken(_) => Self::TokenwiseSum,
+            DecodeSpec::CdBlock(config) => Self::Blockwise {
+                num_candidates: count(config.num_candidates),
+                block_len: config.block_len.map_or(u32::MAX, count),
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use trimtab_base::{PromptKey, RewardError, RewardModel, ScoreInput, Seed, TokenBytes, TokenId};
-use trimtab_decode::{Candidate, DecodeSpec, Decoder, DecoderInputs, Outcome, StopRules};
+use trimtab_decode::{Candidate, DecodeSpec, Decoder, DecoderInputs, Outcome, Steering, StopRules};
 use trimtab_engine::{Engine, EngineError, Event, Prompt, Request, RequestId, Usage};
 
 use crate::error::RuntimeError;
@@ -31,6 +31,10 @@ pub struct Job {
     pub seed: Seed,
     /// What ends an answer.
     pub stop: StopRules,
+    /// Prefix scorers that steer the method and their weights; empty for methods without.
+    pub steering: Arc<Steering>,
+    /// Whether every decision of a steered method is kept in [`Outcome::trace`].
+    pub trace: bool,
 }
 
 /// A finished job.
@@ -207,6 +211,8 @@ impl Run<'_> {
             seed: job.seed,
             stop: job.stop.clone(),
             token_bytes: Arc::clone(self.token_bytes),
+            steering: Arc::clone(&job.steering),
+            trace: job.trace,
         };
         let built = if self.scorer.is_some() {
             job.decode.build_scored(inputs)

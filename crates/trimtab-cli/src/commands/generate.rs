@@ -150,6 +150,8 @@ fn answer(
             stop_strings: args.stop.clone(),
             max_new_tokens,
         },
+        steering: std::sync::Arc::default(),
+        trace: false,
     };
     let mut engine = model.engine(args.run.kv_memory, EngineConfig::standard())?;
     let mut result = None;

@@ -77,6 +77,8 @@ pub(super) fn fit_engine(engine: &mut Engine, token_bytes: &Arc<dyn TokenBytes>,
             seed: job.seed,
             stop: job.stop.clone(),
             token_bytes: Arc::clone(token_bytes),
+            steering: Arc::clone(&job.steering),
+            trace: job.trace,
         };
         let decoder = job
             .decode

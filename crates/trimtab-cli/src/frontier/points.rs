@@ -76,21 +76,13 @@ pub(super) fn report(
 /// itself. Independent answers to one prompt, whose mean has less spread than any; at least one.
 fn answers(method: &DecodeSpec, entry: &Entry) -> Vec<Outcome> {
     if !is_drawn(method) {
-        return vec![Outcome {
-            candidates: entry.candidates.clone(),
-            chosen: entry.chosen,
-            tokens_generated: entry.tokens_generated,
-        }];
+        return vec![Outcome::unsteered(entry.candidates.clone(), entry.chosen, entry.tokens_generated)];
     }
     // Candidate `i` does not depend on how many are drawn, so the method's own run would have drawn just the first part.
     entry
         .candidates
         .chunks_exact(method.num_candidates())
-        .map(|candidates| Outcome {
-            chosen: method.selection().choose(candidates),
-            tokens_generated: candidates.iter().map(num_tokens).sum(),
-            candidates: candidates.to_vec(),
-        })
+        .map(|candidates| Outcome::unsteered(candidates.to_vec(), method.selection().choose(candidates), candidates.iter().map(num_tokens).sum()))
         .collect()
 }
 

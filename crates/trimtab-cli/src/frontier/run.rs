@@ -250,6 +250,8 @@ impl FrontierRun {
                 stop_strings: self.config.stop.clone(),
                 max_new_tokens: self.config.max_new_tokens,
             },
+            steering: std::sync::Arc::default(),
+            trace: false,
         }
     }
 }

@@ -51,11 +51,7 @@ impl Decoder for Scripted {
 
 fn is_refused(script: &[&[Action]]) -> bool {
     let candidates = crate::laws::run("sample", 0).candidates;
-    let outcome = Outcome {
-        candidates,
-        chosen: 0,
-        tokens_generated: 0,
-    };
+    let outcome = Outcome::unsteered(candidates, 0, 0);
     let script = script.iter().map(|actions| actions.to_vec()).collect();
     let mut decoder = Scripted {
         script,

@@ -39,6 +39,8 @@ fn request(spec: &str, prompt_idx: u32) -> Request {
             max_new_tokens: 24,
         },
         token_bytes: Arc::new(Letters),
+        steering: Arc::default(),
+        trace: false,
     };
     let spec: DecodeSpec = spec.parse().expect("specs of tests are valid");
     Request {

@@ -57,11 +57,7 @@ impl AsksTwice {
             actions: (1..NUM_BRANCHES).map(fork).collect(),
             answers: Vec::new(),
             seen,
-            outcome: Outcome {
-                candidates: Vec::new(),
-                chosen: 0,
-                tokens_generated: 0,
-            },
+            outcome: Outcome::unsteered(Vec::new(), 0, 0),
         }
     }
 }

@@ -151,6 +151,8 @@ pub(crate) fn decoder(spec: &str, prompt: &[u32], seed: u64) -> Box<dyn Decoder>
             max_new_tokens: 6,
         },
         token_bytes: Arc::new(LetterTokens),
+        steering: Arc::default(),
+        trace: false,
     };
     let spec: trimtab_decode::DecodeSpec = spec.parse().expect("specs of tests are valid");
     spec.build_scored(inputs).expect("settings of tests are valid")

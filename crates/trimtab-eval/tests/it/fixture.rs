@@ -24,6 +24,8 @@ fn run(spec: &DecodeSpec, prompt: u64, seed: u64) -> Outcome {
         seed: Seed(seed),
         stop,
         token_bytes: Arc::new(LetterTokens),
+        steering: Arc::default(),
+        trace: false,
     };
     let mut decoder = spec.build(inputs).unwrap();
     let mut score = |candidate: &Candidate| reward(&candidate.token_ids);

@@ -130,6 +130,8 @@ fn greedy(model: &LoadedModel, cases: &[Case]) -> BTreeMap<usize, Vec<TokenId>> 
             stop_strings: Vec::new(),
             max_new_tokens: case.expected_ids.len(),
         },
+        steering: std::sync::Arc::default(),
+        trace: false,
     };
     let jobs: Vec<Job> = cases.iter().map(job).collect();
     let mut engine = model.engine(256 << 20, EngineConfig::standard()).unwrap();

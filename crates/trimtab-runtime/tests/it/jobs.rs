@@ -106,6 +106,8 @@ fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
             stop_strings: Vec::new(),
             max_new_tokens: 20,
         },
+        steering: std::sync::Arc::default(),
+        trace: false,
     };
     prompts.iter().enumerate().map(job).collect()
 }

@@ -151,6 +151,8 @@ fn request(model: &ReadyModel, shape: Shape, round: u64) -> Result<Request> {
             max_new_tokens: shape.new,
         },
         token_bytes: model.loaded.token_bytes(),
+        steering: std::sync::Arc::default(),
+        trace: false,
     })?;
     Ok(Request {
         prompt: Prompt::tokens(prompt),
