@@ -1,0 +1,37 @@
+//! Files that appear whole or not at all, and their hashes. Knows no format.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::TrainError;
+
+/// Writes `bytes` beside `path` and renames them into place, so that a kill leaves the old file or the new one.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
+    let write = || {
+        let mut file = fs::File::create(temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(temporary, path)
+    };
+    write().map_err(|error| TrainError::io("write", path, error))
+}
+
+pub(crate) fn create_dir(path: &Path) -> Result<(), TrainError> {
+    fs::create_dir_all(path).map_err(|error| TrainError::io("create", path, error))
+}
+
+/// SHA-256 in lower-case hexadecimal digits.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        write!(text, "{byte:02x}").expect("writing into a string cannot fail");
+    }
+    text
+}
