@@ -1,0 +1,32 @@
+//! The decoder family on the tape: the engine's forward pass again, in operations that have gradients.
+//!
+//! One config-driven decoder, as in `trimtab-model`: what differs between Llama, Qwen and Gemma is data. It reads the
+//! same [`ModelConfig`](trimtab_model::ModelConfig) and the same
+//! [`WeightSource`](trimtab_model::load::WeightSource) as the engine, and tests hold its hidden states and logits to
+//! the engine's exact path for every family, so that what is trained here is what will run there.
+//!
+//! Training goes to one of three depths. Frozen weights are constants by type ([`Weight`]), not by a flag: a decoder
+//! with adapters records nothing below the first adapter, and a checkpoint holds the adapters alone. A trained decoder
+//! is a `WeightSource` again ([`TrainedWeights`]), which the engine can run at once and which can be written beside
+//! the base's configuration and tokenizer.
+//!
+//! Nothing here knows an objective, a loop, a reward or a text.
+
+pub mod attention;
+pub mod batch;
+pub mod error;
+pub mod layer;
+pub mod linear;
+pub mod load;
+pub mod lora;
+pub mod model;
+pub mod norm;
+pub mod positions;
+pub mod weight;
+
+pub use batch::TokenBatch;
+pub use error::DecoderError;
+pub use load::DecoderOptions;
+pub use lora::{Depth, LoraConfig, LoraTarget};
+pub use model::Decoder;
+pub use weight::Weight;
