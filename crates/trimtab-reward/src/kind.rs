@@ -54,6 +54,12 @@ pub enum RewardKind {
         /// The command line as written.
         command_line: String,
     },
+    /// `head:<folder>`: a classifier on a language model's states, which whoever has models builds
+    /// ([`RewardSpec::build_with_models`](crate::RewardSpec::build_with_models)).
+    Head {
+        /// Its folder as written.
+        folder: String,
+    },
     /// `http://...`, `https://...` or `http:<url>`, see [`HttpEndpoint`].
     Http {
         /// The URL.
@@ -62,7 +68,7 @@ pub enum RewardKind {
 }
 
 /// Name, form and meaning of every reward, in the order of help texts.
-pub const REWARDS: [(&str, &str, &str); 9] = [
+pub const REWARDS: [(&str, &str, &str); 10] = [
     (
         "length",
         "length[:T_max]",
@@ -89,6 +95,11 @@ pub const REWARDS: [(&str, &str, &str); 9] = [
         "likelihood",
         "likelihood[:per-token]",
         "log-likelihood under the reference in nats",
+    ),
+    (
+        "head",
+        "head:<folder>",
+        "a classifier on a model's states, made by `trimtab train scorer`",
     ),
     (
         "cmd",
@@ -156,6 +167,7 @@ impl RewardKind {
                 scale: LikelihoodScale::PerToken,
             }),
             ("likelihood", Some(_)) => Err(bad("`per-token` or no argument")),
+            ("head", _) => Ok(Self::Head { folder: required()? }),
             ("cmd", _) => Ok(Self::Cmd {
                 command_line: required()?,
             }),
@@ -173,6 +185,7 @@ impl RewardKind {
             Self::Answer => "answer",
             Self::Numeric { .. } => "numeric",
             Self::Likelihood { .. } => "likelihood",
+            Self::Head { .. } => "head",
             Self::Cmd { .. } => "cmd",
             Self::Http { .. } => "http",
         }
@@ -191,6 +204,7 @@ impl RewardKind {
             Self::Json | Self::Answer => None,
             Self::Regex { pattern: text }
             | Self::Keywords { keywords: text }
+            | Self::Head { folder: text }
             | Self::Cmd { command_line: text }
             | Self::Http { url: text } => Some(text.clone()),
         }
@@ -215,6 +229,11 @@ impl RewardKind {
             Self::Answer => Box::new(ExactAnswer::new(name)),
             Self::Numeric { tolerance } => Box::new(NumericAnswer::new(name, *tolerance)),
             Self::Likelihood { scale } => Box::new(Likelihood::new(name, *scale)),
+            Self::Head { folder } => {
+                return Err(RewardSpecError::NeedsModel {
+                    folder: folder.clone(),
+                });
+            }
             Self::Cmd { command_line } => Box::new(Command::try_new(name, command_line, limits.clone())?),
             Self::Http { url } => Box::new(HttpEndpoint::try_new(name, url, limits.clone())?),
         })

@@ -43,5 +43,5 @@ pub use length::Length;
 pub use likelihood::{Likelihood, LikelihoodScale};
 pub use numeric_answer::{NumericAnswer, last_number};
 pub use regex_count::RegexCount;
-pub use spec::{RewardSpec, RewardSpecError, RewardTerm};
+pub use spec::{OpenHead, RewardSpec, RewardSpecError, RewardTerm};
 pub use weighted::{TermRewards, WeightedSum, WeightedTerm};

@@ -81,6 +81,12 @@ pub enum RewardSpecError {
         /// The argument as written, empty if none.
         got: String,
     },
+    /// A reward on a model's states where there are no models.
+    #[error("reward head:{folder} reads a language model's states, which this use of rewards has none of")]
+    NeedsModel {
+        /// Its folder.
+        folder: String,
+    },
     /// The argument is not a regular expression.
     #[error("reward {name}: {problem}")]
     BadPattern {
@@ -98,6 +104,12 @@ pub enum RewardSpecError {
         term: String,
     },
 }
+
+/// Opens a reward on a model's states: from its folder and the name that it is to have.
+pub type OpenHead<'a, E> = dyn FnMut(&str, String) -> Result<Box<dyn RewardModel>, E> + 'a;
+
+/// Makes one reward.
+type BuildKind<'a, E> = dyn FnMut(&RewardKind) -> Result<Box<dyn RewardModel>, E> + 'a;
 
 impl RewardSpec {
     /// The specification of these terms; `None` for no terms or a weight that is not finite.
@@ -124,25 +136,54 @@ impl RewardSpec {
     /// # Errors
     /// Those of [`Self::build`].
     pub fn build_with(&self, limits: &ExternalLimits) -> Result<Box<dyn RewardModel>, RewardSpecError> {
-        match self.terms.as_slice() {
-            // A single reward keeps its own name and unit, and gets no wrapper that could turn -inf into NaN.
-            [RewardTerm { kind, weight: 1.0 }] => kind.build(limits),
-            _ => Ok(Box::new(self.build_weighted(limits)?)),
-        }
+        self.build_kinds(&mut |kind| kind.build(limits))
+    }
+
+    /// The rewards, those on a model's states built by `open_head(folder, name)`: this crate sees no model.
+    ///
+    /// # Errors
+    /// Those of [`Self::build`] and of `open_head`.
+    pub fn build_with_models<E: From<RewardSpecError>>(
+        &self,
+        limits: &ExternalLimits,
+        open_head: &mut OpenHead<'_, E>,
+    ) -> Result<Box<dyn RewardModel>, E> {
+        self.build_kinds(&mut |kind| match kind {
+            RewardKind::Head { folder } => open_head(folder, kind.to_string()),
+            kind => Ok(kind.build(limits)?),
+        })
+    }
+
+    /// Folders of the rewards on a model's states.
+    pub fn head_folders(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().filter_map(|term| match &term.kind {
+            RewardKind::Head { folder } => Some(folder.as_str()),
+            _ => None,
+        })
     }
 
     /// The rewards as a sum that can report its terms one by one.
     pub fn build_weighted(&self, limits: &ExternalLimits) -> Result<WeightedSum, RewardSpecError> {
+        self.sum_of_kinds(&mut |kind| kind.build(limits))
+    }
+
+    fn build_kinds<E>(&self, build: &mut BuildKind<'_, E>) -> Result<Box<dyn RewardModel>, E> {
+        match self.terms.as_slice() {
+            // A single reward keeps its own name and unit, and gets no wrapper that could turn -inf into NaN.
+            [RewardTerm { kind, weight: 1.0 }] => build(kind),
+            _ => Ok(Box::new(self.sum_of_kinds(build)?)),
+        }
+    }
+
+    fn sum_of_kinds<E>(&self, build: &mut BuildKind<'_, E>) -> Result<WeightedSum, E> {
         let build = |term: &RewardTerm| {
             Ok(WeightedTerm {
                 weight: term.weight,
-                reward: term.kind.build(limits)?,
+                reward: build(&term.kind)?,
             })
         };
-        Ok(WeightedSum::new(
-            self.to_string(),
-            self.terms.iter().map(build).collect::<Result<_, _>>()?,
-        ))
+        let terms = self.terms.iter().map(build).collect::<Result<_, E>>()?;
+        Ok(WeightedSum::new(self.to_string(), terms))
     }
 }
 

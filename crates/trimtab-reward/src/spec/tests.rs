@@ -188,6 +188,33 @@ fn builds_what_it_says() {
 }
 
 #[test]
+fn rewards_on_states_are_built_by_whoever_has_models() {
+    let spec: RewardSpec = "head:runs/harmless*2 + json".parse().unwrap();
+    assert_eq!(spec.head_folders().collect::<Vec<_>>(), ["runs/harmless"]);
+    let refused = spec.build().err().expect("there are no models here").to_string();
+    assert!(
+        refused.contains("head:runs/harmless reads a language model's states"),
+        "{refused}"
+    );
+    let mut opened = Vec::new();
+    let built = spec
+        .build_with_models::<RewardSpecError>(&ExternalLimits::default(), &mut |folder, name| {
+            opened.push((folder.to_owned(), name));
+            RewardKind::Json.build(&ExternalLimits::default())
+        })
+        .unwrap();
+    assert_eq!(
+        opened,
+        [("runs/harmless".to_owned(), "head:runs/harmless".to_owned())]
+    );
+    assert_eq!(
+        built.score(&[text_input("{}"), text_input("no")]).unwrap(),
+        [3.0, 0.0]
+    );
+    assert_eq!(built.name(), "head:runs/harmless*2 + json");
+}
+
+#[test]
 fn travels_through_configuration_files_as_text() {
     let spec: RewardSpec = serde_json::from_str("\"json*0.5 + length\"").unwrap();
     assert_eq!(serde_json::to_string(&spec).unwrap(), "\"json*0.5 + length\"");
@@ -222,6 +249,7 @@ fn kind() -> impl Strategy<Value = RewardKind> {
         }),
         argument().prop_map(|pattern| RewardKind::Regex { pattern }),
         argument().prop_map(|command_line| RewardKind::Cmd { command_line }),
+        argument().prop_map(|folder| RewardKind::Head { folder }),
         argument().prop_map(|url| RewardKind::Http { url }),
     ]
 }
