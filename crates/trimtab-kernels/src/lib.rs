@@ -22,6 +22,7 @@ pub mod mapping;
 pub mod norm;
 pub mod pool;
 pub mod rope;
+pub mod softmax;
 pub mod vocab;
 
 /// `f32` lanes that loops over rows are written for: one 512-bit register, two of 256 bits, four of 128.

@@ -3,12 +3,16 @@
 //! Each is a pure function of the row: sums run over fixed blocks of fixed lanes, single blocks in f32 and their
 //! totals in f64, so that results are the same to the last bit on every instruction set and any thread may run them.
 
+mod guided;
 mod sample;
 mod top_k;
 
 #[cfg(test)]
+mod guided_tests;
+#[cfg(test)]
 mod tests;
 
+pub use guided::sample_guided_row;
 pub use sample::{KL_ROUNDING_NATS, SampledRow, sample_row};
 pub use top_k::top_k_row;
 

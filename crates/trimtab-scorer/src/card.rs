@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ScorerError;
+use crate::weights::ScorerWeights;
 
 /// The format of files that this version writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -93,6 +94,27 @@ impl ScorerCard {
         }
         if base.sha256 != sha256 {
             return differs(format!("sha256 {}", base.sha256), format!("sha256 {sha256}"));
+        }
+        Ok(())
+    }
+
+    /// Refuses weights of other widths than the card says.
+    pub(crate) fn check_weights(&self, weights: &ScorerWeights) -> Result<(), ScorerError> {
+        let features = weights.token_features.as_ref();
+        let vocab_len = features.map_or(self.base.vocab_len, |features| features.vocab_len);
+        let widths = [
+            ("base.hidden_len", self.base.hidden_len, weights.hidden_len()),
+            ("base.vocab_len", self.base.vocab_len, vocab_len),
+        ];
+        for (field, value, of_weights) in widths {
+            if value != of_weights {
+                return Err(ScorerError::CardValue {
+                    scorer: self.name.clone(),
+                    field: field.to_owned(),
+                    value: value.to_string(),
+                    expected: format!("{of_weights}, as the weights have it"),
+                });
+            }
         }
         Ok(())
     }

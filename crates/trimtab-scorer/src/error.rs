@@ -54,7 +54,7 @@ pub enum ScorerError {
         /// File.
         path: PathBuf,
         /// As stored.
-        got: u32,
+        got: u64,
         /// The one that is read.
         expected: u32,
     },
@@ -73,12 +73,20 @@ pub enum ScorerError {
         expected: String,
     },
     /// The file of weights contradicts its format.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), problem(source))]
     Weights {
         /// File.
         path: PathBuf,
         /// Field and value.
         source: CheckpointError,
+    },
+    /// What a file says is not what a scorer may be.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: Box<ScorerError>,
     },
     /// A tensor has another shape than the others ask for.
     #[error("tensor {tensor} has shape {got}, expected {expected}")]
@@ -142,5 +150,14 @@ fn hint_if_missing(source: &io::Error) -> &'static str {
         "; expected a folder that `trimtab train scorer` wrote"
     } else {
         ""
+    }
+}
+
+/// Without the name under which the bytes were handed on.
+fn problem(source: &CheckpointError) -> String {
+    match source {
+        CheckpointError::Malformed { problem, .. } => problem.to_string(),
+        CheckpointError::MissingTensor { name, .. } => format!("no tensor named {name}"),
+        other => other.to_string(),
     }
 }

@@ -28,6 +28,7 @@ mod features;
 mod files;
 mod layer;
 mod pca;
+mod set;
 mod weights;
 
 pub use card::{FORMAT_VERSION, ScorerBase, ScorerCard};
@@ -35,4 +36,5 @@ pub use error::ScorerError;
 pub use features::TokenFeatures;
 pub use files::{CARD_FILE, WEIGHTS_FILE, read_scorer, write_scorer};
 pub use layer::Layer;
+pub use set::{ActionRows, ScorerSet};
 pub use weights::{ActionHead, HeadSizes, ScorerWeights, StateHead};

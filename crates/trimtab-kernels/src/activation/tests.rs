@@ -98,3 +98,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn silu_alone_is_silu_times_one() {
+    let pool = Pool::new(2);
+    let mut values: Vec<f32> = (0..10_000).map(|i| i as f32 / 100.0 - 50.0).collect();
+    let gate_up: Vec<f32> = values.iter().flat_map(|&value| [value, 1.0]).collect();
+    let mut expected = vec![0.0; values.len()];
+    silu_mul(&pool, &gate_up, 1, &mut expected);
+    silu(&pool, &mut values);
+    assert_eq!(values, expected);
+}

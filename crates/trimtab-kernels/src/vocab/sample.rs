@@ -25,13 +25,13 @@ pub const KL_ROUNDING_NATS: f64 = 2e-6;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Sums {
     /// `sum e^x`.
-    reference: f64,
+    pub(super) reference: f64,
     /// `sum e^(t x)`.
-    policy: f64,
+    pub(super) policy: f64,
     /// `sum x e^(t x)`.
-    weighted: f64,
+    pub(super) weighted: f64,
     /// The terms of `policy` per block of [`BLOCK`] logits.
-    policy_blocks: Vec<f32>,
+    pub(super) policy_blocks: Vec<f32>,
 }
 
 /// Draws from `softmax(inverse_temperature * logits)` by inverting its cumulative sum at `coin` in `[0, 1)`.
@@ -48,13 +48,9 @@ pub fn sample_row(logits: &[f32], inverse_temperature: f32, coin: f64) -> Option
     }
     let max = finite_max(logits)?;
     let sums = sums(Isa::detect(), logits, max, inverse_temperature);
-    let token_idx = invert(
-        logits,
-        max,
-        inverse_temperature,
-        coin * sums.policy,
-        &sums.policy_blocks,
-    );
+    let token_idx = invert(logits.len(), coin * sums.policy, &sums.policy_blocks, |idx| {
+        exp((logits[idx] - max) * inverse_temperature)
+    });
     let t = f64::from(inverse_temperature);
     let above = f64::from(logits[token_idx]) - f64::from(max);
     let (log_policy, log_reference) = (sums.policy.ln(), sums.reference.ln());
@@ -63,11 +59,7 @@ pub fn sample_row(logits: &[f32], inverse_temperature: f32, coin: f64) -> Option
         token_idx: token_idx as u32,
         log_prob: t * above - log_policy,
         reference_log_prob: above - log_reference,
-        kl_nats: if (-KL_ROUNDING_NATS..0.0).contains(&kl_nats) {
-            0.0
-        } else {
-            kl_nats
-        },
+        kl_nats: without_rounding(kl_nats),
     })
 }
 
@@ -122,8 +114,9 @@ fn tempered_sums(logits: &[f32], max: f32, inverse_temperature: f32) -> Sums {
     sums
 }
 
-/// Index at which the cumulative sum of policy terms passes `target`; the last with a positive term if none does.
-fn invert(logits: &[f32], max: f32, inverse_temperature: f32, target: f64, policy_blocks: &[f32]) -> usize {
+/// Index below `len` at which the cumulative sum of `term` passes `target`; the last with a positive term if none does.
+/// `policy_blocks` are the sums of terms per block of [`BLOCK`].
+pub(super) fn invert(len: usize, target: f64, policy_blocks: &[f32], term: impl Fn(usize) -> f32) -> usize {
     let (mut before, mut block_idx, mut start_of_block) = (0.0, 0, 0.0);
     for (idx, &sum) in policy_blocks.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
         (block_idx, start_of_block) = (idx, before);
@@ -133,10 +126,9 @@ fn invert(logits: &[f32], max: f32, inverse_temperature: f32, target: f64, polic
         }
     }
     let start = block_idx * BLOCK;
-    let block = &logits[start..logits.len().min(start + BLOCK)];
-    let (mut cumulative, mut last_possible) = (start_of_block, 0);
-    for (idx, logit) in block.iter().enumerate() {
-        let term = f64::from(exp((logit - max) * inverse_temperature));
+    let (mut cumulative, mut last_possible) = (start_of_block, start);
+    for idx in start..len.min(start + BLOCK) {
+        let term = f64::from(term(idx));
         cumulative += term;
         if term > 0.0 {
             last_possible = idx;
@@ -145,5 +137,14 @@ fn invert(logits: &[f32], max: f32, inverse_temperature: f32, target: f64, polic
             }
         }
     }
-    start + last_possible
+    last_possible
+}
+
+/// What is below 0 by no more than rounding is 0.
+pub(super) fn without_rounding(kl_nats: f64) -> f64 {
+    if (-KL_ROUNDING_NATS..0.0).contains(&kl_nats) {
+        0.0
+    } else {
+        kl_nats
+    }
 }
