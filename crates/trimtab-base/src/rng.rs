@@ -21,6 +21,8 @@ pub enum Purpose {
     Bootstrap = 3,
     /// Choosing among blocks or particles.
     Block = 4,
+    /// Initial weights and the order of data in training.
+    Training = 5,
 }
 
 /// The random stream of one candidate of one prompt.

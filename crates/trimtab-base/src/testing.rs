@@ -74,6 +74,30 @@ impl TableLm {
         complete
     }
 
+    /// `V*([x, y^t])`: the mean reward of the responses that the model itself continues `prefix` to; the reward itself
+    /// where `prefix` has ended. Implements CD Eq. 1 (arXiv 2310.17022v3) by enumeration.
+    pub fn state_value(&self, prefix: &[TokenId], reward: &dyn Fn(&[TokenId]) -> f64) -> f64 {
+        if prefix.last() == Some(&Self::EOS) {
+            return reward(prefix);
+        }
+        let log_probs = self.log_probs(prefix);
+        let possible = log_probs
+            .iter()
+            .enumerate()
+            .filter(|(_, log_prob)| log_prob.is_finite());
+        let share = |(token, log_prob): (usize, &f64)| {
+            log_prob.exp() * self.state_value(&extended(prefix, token), reward)
+        };
+        possible.map(share).sum()
+    }
+
+    /// `V*([x, y^t, z])` for every next token `z`, those that the model cannot draw included. `[vocab]`
+    pub fn action_values(&self, prefix: &[TokenId], reward: &dyn Fn(&[TokenId]) -> f64) -> Vec<f64> {
+        (0..self.vocab)
+            .map(|token| self.state_value(&extended(prefix, token), reward))
+            .collect()
+    }
+
     /// A fixed pseudo-random logit in about [-1.5, 1.5] from an integer hash of prefix and token.
     fn logit(&self, prefix: &[TokenId], token: usize) -> f64 {
         let mut state = self.salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (token as u64 + 1);
@@ -85,6 +109,12 @@ impl TableLm {
         state ^= state >> 31;
         (state >> 11) as f64 / (1_u64 << 53) as f64 * 3.0 - 1.5
     }
+}
+
+fn extended(prefix: &[TokenId], token: usize) -> Vec<TokenId> {
+    let mut extended = prefix.to_vec();
+    extended.push(TokenId(token as u32));
+    extended
 }
 
 /// Token bytes for [`TableLm`]: the end token is empty, token `i` is the `i`-th lower-case letter.
@@ -140,6 +170,31 @@ mod tests {
         assert_eq!(sequences.len(), 15);
         let total: f64 = sequences.iter().map(|(_, log_prob)| log_prob.exp()).sum();
         assert!((total - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn values_are_means_over_continuations_and_satisfy_the_bellman_identity() {
+        let model = TableLm::tiny();
+        let reward = |tokens: &[TokenId]| tokens.iter().filter(|&&token| token == TokenId(1)).count() as f64;
+        let sequences = model.enumerate();
+        for prefix in [vec![], vec![TokenId(1)], vec![TokenId(2), TokenId(1)]] {
+            let (mut mass, mut sum) = (0.0, 0.0);
+            for (tokens, log_prob) in sequences.iter().filter(|(tokens, _)| tokens.starts_with(&prefix)) {
+                mass += log_prob.exp();
+                sum += log_prob.exp() * reward(tokens);
+            }
+            let value = model.state_value(&prefix, &reward);
+            assert!((value - sum / mass).abs() < 1e-12, "{prefix:?}");
+            let actions = model.action_values(&prefix, &reward);
+            let mean: f64 = model
+                .log_probs(&prefix)
+                .iter()
+                .zip(&actions)
+                .map(|(p, v)| p.exp() * v)
+                .sum();
+            assert!((value - mean).abs() < 1e-12, "{prefix:?}");
+            assert_eq!(actions[0], reward(&prefix));
+        }
     }
 
     #[test]

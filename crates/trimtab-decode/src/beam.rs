@@ -241,7 +241,7 @@ impl Beam {
             let RowAnswer::Top(top) = row else {
                 return Err(DecodeError::UnexpectedAnswer {
                     expected: "top log-probabilities",
-                    got: "sampled tokens",
+                    got: row.kind(),
                 });
             };
             for (row_rank, &(token, step_log_prob)) in top.iter().enumerate() {

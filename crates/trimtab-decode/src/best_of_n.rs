@@ -119,7 +119,7 @@ impl BestOfN {
             let RowAnswer::Sampled(sampled) = row else {
                 return Err(DecodeError::UnexpectedAnswer {
                     expected: "sampled tokens",
-                    got: "top log-probabilities",
+                    got: row.kind(),
                 });
             };
             let branch = branch_of(idx);

@@ -69,6 +69,51 @@ pub enum DecodeError {
         /// Negative infinities among them.
         num_impossible: usize,
     },
+    /// A row lacks the values that steer a draw or a choice.
+    #[error(
+        "scorer {scorer}: expected its {kind} values with the row, got those of {num_scorers} scorers; load the scorer \
+         (tokenwise control needs one with an action head)"
+    )]
+    MissingValues {
+        /// `"action"` or `"state"`.
+        kind: &'static str,
+        /// Place of the scorer among those of the engine.
+        scorer: usize,
+        /// Scorers that came with the row.
+        num_scorers: usize,
+    },
+    /// Values that, times their weight, leave nothing to draw from.
+    #[error(
+        "scorer {scorer}: expected a weight times value that leaves a token to draw, got {weight} * {value}; take a \
+         weight nearer to 0, or retrain the scorer if its value is not finite"
+    )]
+    UnusableTilt {
+        /// Place of the scorer among those of the engine.
+        scorer: usize,
+        /// The term's weight, the method's own weight included.
+        weight: f64,
+        /// A value that it meets.
+        value: f64,
+    },
+    /// A value is not finite, so that blocks cannot be compared.
+    #[error(
+        "scorer {name}: expected a finite number as value of {num_tokens} tokens, got {value}; take another scorer or \
+         retrain it"
+    )]
+    UnusableValue {
+        /// The scorer.
+        name: String,
+        /// Length of the response that was valued.
+        num_tokens: usize,
+        /// The value.
+        value: f64,
+    },
+    /// A steered method without anything to steer by.
+    #[error("{method} is steered by prefix scorers and none is given; name one, e.g. --scorer DIR")]
+    NoScorer {
+        /// The method.
+        method: &'static str,
+    },
     /// A reward is NaN, so candidates cannot be ordered.
     #[error(
         "candidate {candidate_idx}: expected a number as reward, got NaN; fix the reward for this response"

@@ -6,17 +6,18 @@ use statrs::distribution::{ChiSquared, ContinuousCDF};
 use trimtab_base::testing::{LetterTokens, TableLm, chi_square};
 use trimtab_base::{PromptKey, Seed, TokenId};
 
-use crate::need::{Candidate, Outcome};
+use crate::need::{Candidate, Outcome, Prefix};
 use crate::spec::DecodeSpec;
+use crate::steering::{Steering, SteeringTerm, ValueSource};
 use crate::stop::StopRules;
-use crate::testing::drive;
+use crate::testing::{Scorers, drive_steered};
 use crate::{DecodeError, DecoderInputs};
 
 /// A law is refused when so small a share of correct implementations would deviate as much. Seeds are fixed, so a
 /// test that passes once passes always.
 pub(crate) const ALPHA: f64 = 1e-3;
 
-/// Inputs under which the enumerable model ends by its end token alone.
+/// Inputs under which the enumerable model ends by its end token alone, steered by the exact value of [`count_a`].
 pub(crate) fn inputs(prompt: u64) -> DecoderInputs {
     DecoderInputs {
         prompt_key: PromptKey(prompt),
@@ -27,9 +28,67 @@ pub(crate) fn inputs(prompt: u64) -> DecoderInputs {
             max_new_tokens: 8,
         },
         token_bytes: Arc::new(LetterTokens),
-        steering: Arc::default(),
+        steering: Arc::new(Steering::single("a")),
         trace: false,
     }
+}
+
+/// Inputs with terms of these weights: the engine's scorers in order, all their values with the row.
+pub(crate) fn inputs_of(prompt: u64, weights: &[f64]) -> DecoderInputs {
+    DecoderInputs {
+        steering: Arc::new(steering(weights, |scorer| ValueSource::Row { scorer })),
+        ..inputs(prompt)
+    }
+}
+
+/// One term for each weight.
+pub(crate) fn steering(weights: &[f64], source: impl Fn(usize) -> ValueSource) -> Steering {
+    let term = |(idx, &weight): (usize, &f64)| SteeringTerm {
+        name: format!("scorer {idx}"),
+        weight,
+        source: source(idx),
+    };
+    Steering {
+        terms: weights.iter().enumerate().map(term).collect(),
+        floor: None,
+    }
+}
+
+/// Exact prefix values on a model: scorer 0 of [`count_a`], scorer 1 of [`length`]. Asked for, they give the same.
+pub(crate) struct ExactScorers<'a>(pub(crate) &'a TableLm);
+
+impl ExactScorers<'_> {
+    const REWARDS: [&'static dyn Fn(&[TokenId]) -> f64; 2] = [&count_a, &length];
+
+    /// The values as a decoder sees them, which is rounded to f32.
+    pub(crate) fn values(&self, tokens: &[TokenId]) -> Vec<f64> {
+        let value =
+            |reward: &&dyn Fn(&[TokenId]) -> f64| f64::from(self.0.state_value(tokens, *reward) as f32);
+        Self::REWARDS.iter().map(value).collect()
+    }
+}
+
+impl Scorers for ExactScorers<'_> {
+    fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32> {
+        self.values(tokens).iter().map(|&value| value as f32).collect()
+    }
+
+    fn action_values(&mut self, tokens: &[TokenId]) -> Vec<Vec<f32>> {
+        let of_reward = |reward: &&dyn Fn(&[TokenId]) -> f64| {
+            let values = self.0.action_values(tokens, *reward);
+            values.into_iter().map(|value| value as f32).collect()
+        };
+        Self::REWARDS.iter().map(of_reward).collect()
+    }
+
+    fn asked_values(&mut self, prefix: &Prefix) -> Vec<f64> {
+        self.values(&prefix.token_ids)
+    }
+}
+
+/// Number of tokens, the end token included.
+pub(crate) fn length(token_ids: &[TokenId]) -> f64 {
+    token_ids.len() as f64
 }
 
 /// Number of `a` in the response: 0 to 3, so that the 15 sequences tie in four classes.
@@ -39,9 +98,15 @@ pub(crate) fn count_a(token_ids: &[TokenId]) -> f64 {
 
 /// Runs a decoder on `model` with [`count_a`] as reward.
 pub(crate) fn run_on(model: &TableLm, spec: &str, prompt: u64) -> Result<Outcome, DecodeError> {
-    let mut decoder = spec.parse::<DecodeSpec>()?.build(inputs(prompt))?;
+    run_with(model, spec, inputs(prompt))
+}
+
+/// Runs a decoder on `model` with [`count_a`] as reward and exact prefix values.
+pub(crate) fn run_with(model: &TableLm, spec: &str, inputs: DecoderInputs) -> Result<Outcome, DecodeError> {
+    let mut decoder = spec.parse::<DecodeSpec>()?.build(inputs)?;
     let mut reward = |candidate: &Candidate| count_a(&candidate.token_ids);
-    drive(decoder.as_mut(), &mut |prefix| model.logits(prefix), &mut reward)
+    let logits = &mut |prefix: &[TokenId]| model.logits(prefix);
+    drive_steered(decoder.as_mut(), logits, &mut reward, &mut ExactScorers(model))
 }
 
 /// Runs a decoder on the tiny model.
@@ -51,10 +116,21 @@ pub(crate) fn run(spec: &str, prompt: u64) -> Outcome {
 
 /// How often each sequence of the tiny model is the answer, over prompts `0..num_runs`. In order of enumeration.
 pub(crate) fn answer_counts(spec: &str, num_runs: u64) -> Vec<u64> {
-    let sequences = TableLm::tiny().enumerate();
+    answer_counts_with(spec, num_runs, &inputs)
+}
+
+/// The same under other inputs.
+pub(crate) fn answer_counts_with(
+    spec: &str,
+    num_runs: u64,
+    inputs: &dyn Fn(u64) -> DecoderInputs,
+) -> Vec<u64> {
+    let model = TableLm::tiny();
+    let sequences = model.enumerate();
     let mut counts = vec![0; sequences.len()];
     for prompt in 0..num_runs {
-        let outcome = run(spec, prompt);
+        let outcome =
+            run_with(&model, spec, inputs(prompt)).expect("the spec is valid and rewards are numbers");
         let answer = &outcome.candidates[outcome.chosen].token_ids;
         let idx = sequences.iter().position(|(tokens, _)| tokens == answer);
         counts[idx.expect("every response is a sequence of the model")] += 1;

@@ -73,14 +73,15 @@ pub mod trace;
 pub use answer::AnswerExtractor;
 pub use beam::{Beam, BeamConfig};
 pub use best_of_n::{BestOfN, BestOfNConfig};
-pub use cd_block::{BlockChoice, BlockEnd, CdBlockConfig};
-pub use cd_token::CdTokenConfig;
+pub use cd_block::{BlockChoice, BlockEnd, CdBlock, CdBlockConfig};
+pub use cd_token::{CdToken, CdTokenConfig};
 pub use error::DecodeError;
 pub use inputs::DecoderInputs;
 pub use need::{
-    Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, Prefix, RowRequest, SampledToken,
+    Action, Answer, BranchId, Candidate, Decoder, FinishReason, Need, Outcome, Prefix, RowRequest,
+    SampledToken,
 };
-pub use row_op::{Guide, GuideFloor, GuideTerm, GuidedToken, Row, RowAnswer, RowOp};
+pub use row_op::{FLOOR_HALVINGS, Guide, GuideFloor, GuideTerm, GuidedToken, Row, RowAnswer, RowOp};
 pub use sampling::Sampling;
 pub use selecting::Scoring;
 pub use selection::Selection;

@@ -73,6 +73,17 @@ pub enum Answer {
     Values(Vec<Vec<f64>>),
 }
 
+impl Answer {
+    /// What kind of answer it is, for errors.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Rows(_) => "rows",
+            Self::Rewards(_) => "rewards",
+            Self::Values(_) => "values",
+        }
+    }
+}
+
 /// A response as far as it goes, whose value is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prefix {
@@ -141,8 +152,8 @@ pub struct Outcome {
     pub tokens_generated: u64,
     /// Where the response was made of chosen blocks: its drift.
     pub block_kl: Option<BlockKl>,
-    /// Tokens drawn, discarded ones included, until the first part of the answer was certain; `None` where nothing is
-    /// certain before the end.
+    /// Tokens drawn, discarded ones included, until the first part of the answer was certain; `None` for methods where
+    /// nothing is certain before the end.
     pub tokens_to_first_commit: Option<u64>,
     /// Value of the answer, one a steering term, as last seen by the scorers; empty for methods without scorers.
     pub values: Vec<f64>,
@@ -194,6 +205,7 @@ pub trait Decoder: Send {
     fn max_live_branches(&self) -> usize;
 
     /// Most tokens one branch can grow beyond the prompt. No row is asked for after the last of them, so that it
-    /// takes no position in the model's context.
+    /// takes no position in the model's context. A decoder that asks for the row after a response's last token, for its
+    /// value, announces one more.
     fn max_new_tokens(&self) -> usize;
 }

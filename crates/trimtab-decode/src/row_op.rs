@@ -3,6 +3,8 @@
 //! They are values rather than closures so that an engine can run many in parallel, with a vectorised version
 //! that is tested against the slow one here.
 
+mod guided;
+
 use std::sync::Arc;
 
 use trimtab_base::TokenId;
@@ -11,6 +13,8 @@ use trimtab_base::prob::{categorical, kl_nats, log_softmax};
 use crate::DecodeError;
 use crate::need::SampledToken;
 use crate::sampling::Sampling;
+
+pub use guided::FLOOR_HALVINGS;
 
 /// What is known of one position: the model's logits, and what the prefix scorers say.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +122,18 @@ pub enum RowAnswer {
     Values(Vec<f64>),
 }
 
+impl RowAnswer {
+    /// What kind of answer it is, for errors.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Sampled(_) => "sampled tokens",
+            Self::Top(_) => "top log-probabilities",
+            Self::Guided(_) => "guided tokens",
+            Self::Values(_) => "state values",
+        }
+    }
+}
+
 impl RowOp {
     /// Whether [`Row::action_values`] must be there.
     pub fn wants_action_values(&self) -> bool {
@@ -140,17 +156,16 @@ impl RowOp {
     /// The slow reference: what the operation means.
     ///
     /// # Errors
-    /// [`DecodeError::UnusableLogits`] if the row has NaN or positive infinity, or nothing finite.
+    /// [`DecodeError::UnusableLogits`] if the row has NaN or positive infinity, or nothing finite;
+    /// [`DecodeError::MissingValues`] and [`DecodeError::UnusableTilt`] for a guided draw without usable values.
     pub fn apply_row(&self, row: &Row<'_>) -> Result<RowAnswer, DecodeError> {
-        let logits = row.logits;
-        let has_finite = logits.iter().any(|logit| logit.is_finite());
-        if !has_finite
-            || logits
-                .iter()
-                .any(|&logit| logit.is_nan() || logit == f32::INFINITY)
-        {
-            return Err(unusable(logits));
+        // No logits are needed for these, and where a response has ended none need be there.
+        if let Self::StateValues = self {
+            let values = row.state_values.iter().map(|&value| f64::from(value));
+            return Ok(RowAnswer::Values(values.collect()));
         }
+        let logits = row.logits;
+        check_usable(logits)?;
         let reference_log_probs = log_softmax(logits);
         match self {
             Self::Sample { sampling, coin } => {
@@ -163,16 +178,29 @@ impl RowOp {
                     kl_nats: without_rounding(kl_nats(&policy_log_probs, &reference_log_probs)),
                 }))
             }
+            Self::SampleGuided {
+                sampling,
+                guide,
+                coin,
+            } => {
+                let policy_log_probs = sampling.policy_log_probs(logits);
+                guided::sample(row, &policy_log_probs, &reference_log_probs, guide, *coin)
+                    .map(RowAnswer::Guided)
+            }
             Self::TopLogProbs { count } => Ok(RowAnswer::Top(top_log_probs(&reference_log_probs, *count))),
-            Self::SampleGuided { .. } => Err(DecodeError::UnexpectedAnswer {
-                expected: "a guided draw",
-                got: "nothing: not written yet",
-            }),
-            Self::StateValues => Ok(RowAnswer::Values(
-                row.state_values.iter().map(|&value| f64::from(value)).collect(),
-            )),
+            Self::StateValues => unreachable!("answered above"),
         }
     }
+}
+
+/// Refuses a row that is no distribution.
+fn check_usable(logits: &[f32]) -> Result<(), DecodeError> {
+    let has_finite = logits.iter().any(|logit| logit.is_finite());
+    let is_bad = |&logit: &f32| logit.is_nan() || logit == f32::INFINITY;
+    if !has_finite || logits.iter().any(is_bad) {
+        return Err(unusable(logits));
+    }
+    Ok(())
 }
 
 /// A divergence is not negative; what is below 0 by less than 1e-9 is rounding. Anything more negative stays, to be

@@ -17,7 +17,8 @@ pub enum Scoring {
 /// Finished candidates on their way to an [`Outcome`].
 pub(crate) struct Selecting {
     outcome: Outcome,
-    selection: Selection,
+    /// `None` where the choice is made already.
+    selection: Option<Selection>,
     wants_rewards: bool,
 }
 
@@ -36,8 +37,17 @@ impl Selecting {
         };
         Self {
             outcome: Outcome::unsteered(candidates, chosen, tokens_generated),
-            selection,
+            selection: Some(selection),
             wants_rewards,
+        }
+    }
+
+    /// Rewards, if they are always wanted, for an outcome whose choice stays as it is.
+    pub(crate) fn of_chosen(outcome: Outcome, scoring: Scoring) -> Self {
+        Self {
+            outcome,
+            selection: None,
+            wants_rewards: scoring == Scoring::Always,
         }
     }
 
@@ -95,7 +105,9 @@ impl Selecting {
         for (candidate, reward) in candidates.iter_mut().zip(rewards) {
             candidate.reward = Some(reward);
         }
-        self.outcome.chosen = self.selection.choose(&self.outcome.candidates);
+        if let Some(selection) = &self.selection {
+            self.outcome.chosen = selection.choose(&self.outcome.candidates);
+        }
         self.wants_rewards = false;
         Ok(())
     }

@@ -1,10 +1,11 @@
-//! Decoding methods as users write them: `sample:t=0.7`, `greedy`, `bon:16`, `majority:n=8,t=0.7`, `beam:4`.
+//! Decoding methods as users write them: `sample:t=0.7`, `greedy`, `bon:16`, `majority:n=8,t=0.7`, `beam:4`,
+//! `cd-token:weight=4`, `cd-block:k=6,m=16`.
 //!
 //! Grammar: `method[:entry,entry,...]`, an entry being `option=value`, or a bare number for the method's main option.
 //! `Display` writes the shortest text that parses to the same value. Knows no file and no command line.
 
-use std::fmt;
-use std::str::FromStr;
+mod parse;
+mod print;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +13,10 @@ use crate::DecodeError;
 use crate::answer::AnswerExtractor;
 use crate::beam::{Beam, BeamConfig};
 use crate::best_of_n::{BestOfN, BestOfNConfig};
-use crate::cd_block::CdBlockConfig;
-use crate::cd_token::CdTokenConfig;
+use crate::cd_block::{CdBlock, CdBlockConfig};
+use crate::cd_token::{CdToken, CdTokenConfig};
 use crate::inputs::DecoderInputs;
 use crate::need::Decoder;
-use crate::options::Options;
 use crate::sampling::Sampling;
 use crate::selecting::Scoring;
 use crate::selection::Selection;
@@ -106,13 +106,27 @@ pub const METHODS: &[MethodHelp] = &[
         example: "beam:width=4,length_power=0.6",
         summary: "search the most probable response; score is log-probability / tokens^length_power",
     },
+    MethodHelp {
+        name: "cd-token",
+        example: "cd-token:weight=4",
+        summary: "draw each token from probabilities tilted by weight times its value under the prefix scorers",
+    },
+    MethodHelp {
+        name: "cd-block",
+        example: "cd-block:k=6,m=16",
+        summary: "draw K blocks of M tokens, keep the one of greatest value, go on; options m=whole, beams, \
+                  choose=proportional, temp, end=sentence|newline, target, budget, audit",
+    },
 ];
 
 impl DecodeSpec {
     /// A decoder for one request; rewards are asked for only where the choice depends on them.
     ///
+    /// Methods that no scorer steers leave [`DecoderInputs::steering`] aside.
+    ///
     /// # Errors
-    /// [`DecodeError::InvalidSetting`] if a setting or a stop rule is out of range.
+    /// [`DecodeError::InvalidSetting`] if a setting or a stop rule is out of range, [`DecodeError::NoScorer`] if a
+    /// steered method has nothing to be steered by.
     pub fn build(&self, inputs: DecoderInputs) -> Result<Box<dyn Decoder>, DecodeError> {
         self.build_with(Scoring::WhenChoosing, inputs)
     }
@@ -128,7 +142,8 @@ impl DecodeSpec {
     fn build_with(&self, scoring: Scoring, inputs: DecoderInputs) -> Result<Box<dyn Decoder>, DecodeError> {
         match *self {
             Self::Beam(config) => return Ok(Box::new(Beam::try_new(config, scoring, inputs)?)),
-            Self::CdToken(_) | Self::CdBlock(_) => return Err(unknown_method(self.method())),
+            Self::CdToken(config) => return Ok(Box::new(CdToken::try_new(config, scoring, inputs)?)),
+            Self::CdBlock(config) => return Ok(Box::new(CdBlock::try_new(config, scoring, inputs)?)),
             _ => {}
         }
         let config = BestOfNConfig {
@@ -154,7 +169,7 @@ impl DecodeSpec {
         }
     }
 
-    /// Most candidates that the decoder finishes.
+    /// Most candidates that the decoder finishes; of blockwise control the branches that it keeps, not its blocks.
     pub fn num_candidates(&self) -> usize {
         match self {
             Self::Sample { .. } | Self::Greedy | Self::CdToken(_) => 1,
@@ -200,174 +215,6 @@ impl DecodeSpec {
     pub fn needs_rewards(&self) -> bool {
         self.selection().needs_rewards()
     }
-}
-
-impl FromStr for DecodeSpec {
-    type Err = DecodeError;
-
-    fn from_str(text: &str) -> Result<Self, DecodeError> {
-        let (method, entries) = text.split_once(':').unwrap_or((text, ""));
-        match method {
-            "sample" => parse_sample(entries),
-            "greedy" => Options::parse("greedy", None, &[], entries).map(|_| Self::Greedy),
-            "bon" => {
-                let (num_candidates, sampling, _) = parse_drawn("bon", &[], entries)?;
-                Ok(Self::BestOfN {
-                    num_candidates,
-                    sampling,
-                })
-            }
-            "won" => {
-                let (num_candidates, sampling, _) = parse_drawn("won", &[], entries)?;
-                Ok(Self::WorstOfN {
-                    num_candidates,
-                    sampling,
-                })
-            }
-            "majority" => parse_majority(entries),
-            "beam" => parse_beam(entries),
-            unknown => Err(unknown_method(unknown)),
-        }
-    }
-}
-
-const SAMPLING_OPTIONS: &[&str] = &["t", "top_k", "top_p", "min_p"];
-
-fn parse_sample(entries: &str) -> Result<DecodeSpec, DecodeError> {
-    let options = Options::parse("sample", None, SAMPLING_OPTIONS, entries)?;
-    Ok(DecodeSpec::Sample {
-        sampling: parse_sampling(&options)?,
-    })
-}
-
-fn parse_sampling(options: &Options) -> Result<Sampling, DecodeError> {
-    let sampling = Sampling {
-        temperature: options.number("t", "a number that is at least 0")?.unwrap_or(1.0),
-        top_k: options.number("top_k", "a whole number that is at least 1")?,
-        top_p: options.number("top_p", "a number above 0 and at most 1")?,
-        min_p: options.number("min_p", "a number that is at least 0 and below 1")?,
-    };
-    sampling.validate()?;
-    Ok(sampling)
-}
-
-/// The part that all methods with N drawn candidates share.
-fn parse_drawn<'a>(
-    method: &'static str,
-    own_options: &[&'static str],
-    entries: &'a str,
-) -> Result<(usize, Sampling, Options<'a>), DecodeError> {
-    let known: Vec<&'static str> = ["n"]
-        .iter()
-        .chain(SAMPLING_OPTIONS)
-        .chain(own_options)
-        .copied()
-        .collect();
-    let options = Options::parse(method, Some("n"), &known, entries)?;
-    let expected = format!(
-        "a whole number from 1 to {} (as in {method}:16)",
-        BestOfNConfig::MAX_CANDIDATES
-    );
-    let num_candidates = options.required("n", &expected)?;
-    if num_candidates == 0 || num_candidates > BestOfNConfig::MAX_CANDIDATES {
-        return Err(options.invalid("n", &expected, &num_candidates));
-    }
-    let sampling = parse_sampling(&options)?;
-    Ok((num_candidates, sampling, options))
-}
-
-fn parse_majority(entries: &str) -> Result<DecodeSpec, DecodeError> {
-    // A pattern may contain commas and equals signs, so it comes last and takes all that follows.
-    let (entries, pattern) = match entries.find("pattern=") {
-        Some(0) => ("", entries.strip_prefix("pattern=")),
-        Some(start) if entries[..start].ends_with(',') => {
-            (&entries[..start - 1], entries[start..].strip_prefix("pattern="))
-        }
-        _ => (entries, None),
-    };
-    let (num_candidates, sampling, options) = parse_drawn("majority", &["answer"], entries)?;
-    let expected = "number, text, or pattern=REGEX in its place as the last entry";
-    let answer = match (options.text("answer"), pattern) {
-        (None | Some("number"), None) => AnswerExtractor::LastNumber,
-        (Some("text"), None) => AnswerExtractor::Text,
-        (None, Some(pattern)) => AnswerExtractor::pattern(pattern)?,
-        (Some(got), _) => return Err(options.invalid("answer", expected, &got)),
-    };
-    Ok(DecodeSpec::Majority {
-        num_candidates,
-        sampling,
-        answer,
-    })
-}
-
-fn parse_beam(entries: &str) -> Result<DecodeSpec, DecodeError> {
-    let options = Options::parse("beam", Some("width"), &["width", "length_power"], entries)?;
-    let config = BeamConfig {
-        width: options.required("width", "a whole number that is at least 1 (as in beam:4)")?,
-        length_power: options
-            .number("length_power", "a number that is at least 0")?
-            .unwrap_or(0.0),
-    };
-    config.validate()?;
-    Ok(DecodeSpec::Beam(config))
-}
-
-fn unknown_method(got: &str) -> DecodeError {
-    let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
-    DecodeError::UnknownMethod {
-        got: got.to_owned(),
-        known: names.join(", "),
-        hint: crate::options::nearest_hint(got, &names),
-    }
-}
-
-impl fmt::Display for DecodeSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut entries = Vec::new();
-        match self {
-            Self::Sample { .. } | Self::Greedy => {}
-            Self::BestOfN { num_candidates, .. }
-            | Self::WorstOfN { num_candidates, .. }
-            | Self::Majority { num_candidates, .. } => entries.push(("n", num_candidates.to_string())),
-            Self::Beam(config) => entries.push(("width", config.width.to_string())),
-            Self::CdToken(config) => entries.push(("weight", config.weight.to_string())),
-            Self::CdBlock(config) => entries.push(("k", config.num_candidates.to_string())),
-        }
-        match self {
-            Self::Greedy => {}
-            Self::Beam(config) if config.length_power == 0.0 => {}
-            Self::Beam(config) => entries.push(("length_power", config.length_power.to_string())),
-            _ => push_sampling(&self.sampling(), &mut entries),
-        }
-        match self.selection() {
-            Selection::Majority(AnswerExtractor::Text) => entries.push(("answer", "text".to_owned())),
-            Selection::Majority(AnswerExtractor::Pattern(pattern)) => {
-                entries.push(("pattern", pattern.as_str().to_owned()));
-            }
-            _ => {}
-        }
-        f.write_str(self.method())?;
-        match entries.as_slice() {
-            [] => Ok(()),
-            [("n" | "width", value)] => write!(f, ":{value}"),
-            entries => {
-                let written: Vec<String> = entries
-                    .iter()
-                    .map(|(option, value)| format!("{option}={value}"))
-                    .collect();
-                write!(f, ":{}", written.join(","))
-            }
-        }
-    }
-}
-
-fn push_sampling(sampling: &Sampling, entries: &mut Vec<(&'static str, String)>) {
-    if sampling.temperature != 1.0 {
-        entries.push(("t", sampling.temperature.to_string()));
-    }
-    entries.extend(sampling.top_k.map(|top_k| ("top_k", top_k.to_string())));
-    entries.extend(sampling.top_p.map(|top_p| ("top_p", top_p.to_string())));
-    entries.extend(sampling.min_p.map(|min_p| ("min_p", min_p.to_string())));
 }
 
 impl TryFrom<String> for DecodeSpec {

@@ -68,7 +68,11 @@ impl Steering {
 
     /// The weighted sum of one value a term. `[terms]`
     pub fn mixed(&self, values: &[f64]) -> f64 {
-        self.terms.iter().zip(values).map(|(term, value)| term.weight * value).sum()
+        self.terms
+            .iter()
+            .zip(values)
+            .map(|(term, value)| term.weight * value)
+            .sum()
     }
 
     /// Whether some value has to be asked of the caller.
@@ -76,10 +80,18 @@ impl Steering {
         self.terms.iter().any(|term| term.source == ValueSource::Asked)
     }
 
+    /// What a steered method asks of its inputs: a mix that it can follow, and not an empty one.
+    pub(crate) fn require(&self, method: &'static str) -> Result<(), DecodeError> {
+        if self.terms.is_empty() {
+            return Err(DecodeError::NoScorer { method });
+        }
+        self.validate()
+    }
+
     /// Refuses a mix that no method can follow.
     ///
     /// # Errors
-    /// [`DecodeError::InvalidSetting`] for a weight that is not finite or a floor on a term that is not there.
+    /// [`DecodeError::InvalidSetting`] for a weight or a floor that is not finite, or a floor on a term that is not there.
     pub fn validate(&self) -> Result<(), DecodeError> {
         for term in &self.terms {
             if !term.weight.is_finite() {
@@ -88,9 +100,15 @@ impl Steering {
             }
         }
         match self.floor {
-            Some(floor) if floor.term >= self.terms.len() || !floor.at_least.is_finite() => Err(
-                DecodeError::invalid("floor", "a finite bound on one of the scorers", &floor.at_least),
-            ),
+            Some(floor) if floor.term >= self.terms.len() => {
+                let expected = format!("the place of one of {} scorers, from 0", self.terms.len());
+                Err(DecodeError::invalid("floor term", &expected, &floor.term))
+            }
+            Some(floor) if !floor.at_least.is_finite() => Err(DecodeError::invalid(
+                "floor",
+                "a finite number, in the scorer's unit",
+                &floor.at_least,
+            )),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use trimtab_base::{TokenBytes, TokenId};
 
 use crate::DecodeError;
-use crate::need::{Candidate, FinishReason, SampledToken};
+use crate::need::{Candidate, FinishReason, Prefix, SampledToken};
 
 /// What ends a response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,30 @@ impl Response {
     /// Tokens so far.
     pub(crate) fn num_tokens(&self) -> usize {
         self.token_ids.len()
+    }
+
+    /// The tokens so far.
+    pub(crate) fn token_ids(&self) -> &[TokenId] {
+        &self.token_ids
+    }
+
+    /// Bytes of the text so far.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The response as it stands, for a scorer that reads text.
+    pub(crate) fn prefix(&self) -> Prefix {
+        let whole = if self.is_finished() {
+            &self.bytes
+        } else {
+            without_unfinished_char(&self.bytes)
+        };
+        Prefix {
+            token_ids: self.token_ids.clone(),
+            text: String::from_utf8_lossy(whole).into_owned(),
+            is_finished: self.is_finished(),
+        }
     }
 
     /// Sum of the reference's log-probabilities so far, in nats.
@@ -131,6 +155,21 @@ impl Response {
             finish: self.finish?,
             reward: None,
         })
+    }
+}
+
+/// The bytes without those of a character that is not complete at their end.
+fn without_unfinished_char(bytes: &[u8]) -> &[u8] {
+    let rest = bytes
+        .utf8_chunks()
+        .last()
+        .map_or(&[][..], |chunk| chunk.invalid());
+    // No length: the bytes could go on as a character.
+    let is_unfinished = std::str::from_utf8(rest).is_err_and(|error| error.error_len().is_none());
+    if is_unfinished {
+        &bytes[..bytes.len() - rest.len()]
+    } else {
+        bytes
     }
 }
 

@@ -6,9 +6,39 @@ use std::collections::HashMap;
 use trimtab_base::TokenId;
 
 use crate::DecodeError;
-use crate::need::{Action, Answer, BranchId, Candidate, Decoder, Need, Outcome, RowRequest};
+use crate::need::{Action, Answer, BranchId, Candidate, Decoder, Need, Outcome, Prefix, RowRequest};
+use crate::row_op::Row;
 
-/// Runs `decoder` to its end.
+/// Prefix scorers as plain functions of the tokens of a branch, prompt not included.
+pub trait Scorers {
+    /// `V([x, y^t])` under each scorer. `[scorers]`
+    fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32>;
+
+    /// `V([x, y^t, z])` for every next token under each scorer. `[scorers][vocab]`
+    fn action_values(&mut self, tokens: &[TokenId]) -> Vec<Vec<f32>>;
+
+    /// Values of a response under the terms that are asked of the caller. `[asked terms]`
+    fn asked_values(&mut self, prefix: &Prefix) -> Vec<f64>;
+}
+
+/// No scorers: what an unsteered decoder is driven with.
+struct NoScorers;
+
+impl Scorers for NoScorers {
+    fn state_values(&mut self, _tokens: &[TokenId]) -> Vec<f32> {
+        Vec::new()
+    }
+
+    fn action_values(&mut self, _tokens: &[TokenId]) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    fn asked_values(&mut self, _prefix: &Prefix) -> Vec<f64> {
+        Vec::new()
+    }
+}
+
+/// Runs a decoder that no scorer steers to its end.
 ///
 /// `logits` gives the next-token logits after the tokens of a branch (prompt not included), `reward` the reward of a
 /// finished candidate.
@@ -17,14 +47,32 @@ use crate::need::{Action, Answer, BranchId, Candidate, Decoder, Need, Outcome, R
 /// What the decoder or a row operation refuses.
 ///
 /// # Panics
-/// If the decoder breaks the protocol: it names a branch that does not live, reuses an id, leaves branches behind,
-/// keeps more alive or grows them longer than it announced, says two different needs in a row, or asks for nothing.
+/// As [`drive_steered`].
 pub fn drive(
     decoder: &mut dyn Decoder,
     logits: &mut dyn FnMut(&[TokenId]) -> Vec<f32>,
     reward: &mut dyn FnMut(&Candidate) -> f64,
 ) -> Result<Outcome, DecodeError> {
+    drive_steered(decoder, logits, reward, &mut NoScorers)
+}
+
+/// Runs `decoder` to its end, with the values of `scorers` beside the logits.
+///
+/// # Errors
+/// What the decoder or a row operation refuses.
+///
+/// # Panics
+/// If the decoder breaks the protocol: it names a branch that does not live, reuses an id, leaves branches behind, keeps
+/// more alive or grows them longer than it announced, asks for a row after the last token it announced, says two
+/// different needs in a row, asks for nothing, or takes back what it has committed.
+pub fn drive_steered(
+    decoder: &mut dyn Decoder,
+    logits: &mut dyn FnMut(&[TokenId]) -> Vec<f32>,
+    reward: &mut dyn FnMut(&Candidate) -> f64,
+    scorers: &mut dyn Scorers,
+) -> Result<Outcome, DecodeError> {
     let mut tree = BranchTree::new(decoder);
+    let mut committed: Vec<TokenId> = Vec::new();
     loop {
         let need = decoder.next_need();
         assert_eq!(
@@ -40,13 +88,26 @@ pub fn drive(
             is_done,
             "an outcome is there exactly when nothing is needed"
         );
+        assert!(
+            decoder.committed().starts_with(&committed),
+            "took back what was committed"
+        );
+        committed = decoder.committed().to_vec();
         let answer = match need {
-            Need::Rows(requests) => Answer::Rows(tree.answer_rows(&requests, logits)?),
+            Need::Rows(requests) => Answer::Rows(tree.answer_rows(&requests, logits, scorers)?),
             Need::Rewards(candidates) => {
                 assert!(!candidates.is_empty(), "asked for rewards of nothing");
                 Answer::Rewards(candidates.iter().map(&mut *reward).collect())
             }
-            Need::Values(_) => panic!("this driver has no scorers; use `drive_steered`"),
+            Need::Values(prefixes) => {
+                assert!(!prefixes.is_empty(), "asked for values of nothing");
+                Answer::Values(
+                    prefixes
+                        .iter()
+                        .map(|prefix| scorers.asked_values(prefix))
+                        .collect(),
+                )
+            }
             Need::Done => break,
         };
         decoder.feed(answer)?;
@@ -64,6 +125,12 @@ pub fn drive(
         outcome.chosen < outcome.candidates.len(),
         "chose candidate {} of none",
         outcome.chosen
+    );
+    assert!(
+        outcome.candidates[outcome.chosen]
+            .token_ids
+            .starts_with(&committed),
+        "committed other tokens than those of the answer"
     );
     Ok(outcome)
 }
@@ -127,12 +194,35 @@ impl BranchTree {
         &mut self,
         requests: &[RowRequest],
         logits: &mut dyn FnMut(&[TokenId]) -> Vec<f32>,
+        scorers: &mut dyn Scorers,
     ) -> Result<Vec<crate::RowAnswer>, DecodeError> {
         assert!(!requests.is_empty(), "asked for no rows");
-        requests
-            .iter()
-            .map(|request| request.op.apply(&logits(self.tokens_of(request.branch))))
-            .collect()
+        let max_new_tokens = self.max_new_tokens;
+        let mut answer = |request: &RowRequest| {
+            let tokens = self.tokens_of(request.branch);
+            assert!(
+                tokens.len() < max_new_tokens,
+                "branch {}: asked for the row after the last token announced",
+                request.branch.0
+            );
+            let (op, mut row_logits) = (&request.op, Vec::new());
+            let (mut state_values, mut action_values) = (Vec::new(), Vec::new());
+            // As in an engine, only what an operation says it needs is there.
+            if op.wants_state_values() {
+                state_values = scorers.state_values(tokens);
+            } else {
+                row_logits = logits(tokens);
+            }
+            if op.wants_action_values() {
+                action_values = scorers.action_values(tokens);
+            }
+            op.apply_row(&Row {
+                logits: &row_logits,
+                state_values: &state_values,
+                action_values: &action_values,
+            })
+        };
+        requests.iter().map(&mut answer).collect()
     }
 }
 

@@ -35,7 +35,9 @@ pub enum TraceStep {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TracedBlock {
-    /// Its tokens.
+    /// Place of the branch it extends among those kept before; 0 where one is kept.
+    pub parent: usize,
+    /// Its tokens; none for a branch that had ended before and competes as it is.
     pub token_ids: Vec<TokenId>,
     /// Their text; invalid UTF-8 at its ends is U+FFFD.
     pub text: String,
@@ -49,13 +51,15 @@ pub struct TracedBlock {
     pub is_kept: bool,
 }
 
-/// Drift of a response made of chosen blocks.
+/// Drift of a response made of chosen blocks from the policy that blocks are drawn from. Where that policy is not the
+/// reference, its own drift comes on top ([`crate::Candidate::log_prob`] less the reference's).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockKl {
-    /// Choices made.
+    /// Choices that made the answer, one a block.
     pub num_choices: u64,
-    /// Upper bound in nats: the bound of one choice (`log K - (K-1)/K` for the best of K) times the choices.
+    /// Upper bound in nats, in expectation over answers: for the best of K `log K - (K-1)/K` a choice, `log K` under a
+    /// floor; for B branches `log B` and `log K` a choice; for choices at random `log(B K)` each.
     pub bound_nats: f64,
     /// Sample estimate in nats from blocks drawn for this alone (`audit`), ties counted; `None` without such blocks.
     pub estimate_nats: Option<f64>,

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cd_block::{BlockChoice, BlockEnd};
 use crate::laws::inputs;
 use crate::stop::StopRules;
 
@@ -31,6 +32,26 @@ fn specs_read_as_documented_and_print_shortest() {
     check("beam:4", "beam:4");
     check("beam:width=4,length_power=0", "beam:4");
     check("beam:4,length_power=0.6", "beam:width=4,length_power=0.6");
+    check("cd-token:weight=4", "cd-token:4");
+    check("cd-token:-0.5", "cd-token:-0.5");
+    check("cd-token:4,top_p=0.9,t=0.8", "cd-token:weight=4,t=0.8,top_p=0.9");
+    check("cd-block:m=16,k=6", "cd-block:k=6,m=16");
+    check(
+        "cd-block:k=6,m=16,beams=1,choose=best,audit=0,t=1",
+        "cd-block:k=6,m=16",
+    );
+    check(
+        "cd-block:k=2,m=whole,beams=3,choose=proportional,temp=0.5,end=sentence",
+        "cd-block:k=2,m=whole,beams=3,choose=proportional,temp=0.5,end=sentence",
+    );
+    check(
+        "cd-block:k=2,m=8,choose=proportional,temp=1",
+        "cd-block:k=2,m=8,choose=proportional",
+    );
+    check(
+        "cd-block:budget=500,target=-1.5,audit=8,k=2,m=8,end=newline,top_k=40",
+        "cd-block:k=2,m=8,end=newline,target=-1.5,budget=500,audit=8,top_k=40",
+    );
 }
 
 #[test]
@@ -45,7 +66,7 @@ fn refusals_say_what_would_be_right() {
     check(
         "sampel",
         &[
-            "sample, greedy, bon, won, majority, beam",
+            "sample, greedy, bon, won, majority, beam, cd-token, cd-block",
             "\"sampel\"",
             "did you mean sample?",
         ],
@@ -88,6 +109,58 @@ fn refusals_say_what_would_be_right() {
         &["beam width: expected a whole number from 1 to 1024", "got 1025"],
     );
     check("beam:4,length_power=-1", &["length_power", "got -1"]);
+    check("cd_token:4", &["did you mean cd-token?"]);
+    check(
+        "cd-token",
+        &[
+            "cd-token weight: expected a finite number",
+            "cd-token:weight=4",
+            "got nothing",
+        ],
+    );
+    check("cd-token:inf", &["cd-token weight", "got inf"]);
+    check("cd-token:weight=1,k=2", &["expected one of weight, t, top_k"]);
+    check(
+        "cd-block:m=16",
+        &[
+            "cd-block k: expected a whole number",
+            "cd-block:k=6,m=16",
+            "got nothing",
+        ],
+    );
+    check(
+        "cd-block:k=6",
+        &["cd-block m: expected", "or whole", "got nothing"],
+    );
+    check("cd-block:6,m=16", &["expected one of k, m, beams", "\"6\""]);
+    check("cd-block:k=0,m=16", &["cd-block k", "got 0"]);
+    check("cd-block:k=6,m=0", &["cd-block m", "got 0"]);
+    check("cd-block:k=6,m=all", &["cd-block m", "got all"]);
+    check("cd-block:k=6,m=1,beams=0", &["cd-block beams", "got 0"]);
+    check(
+        "cd-block:k=2000,m=1,beams=1000",
+        &["k * beams + audit: expected at most 1048576", "got 2000000"],
+    );
+    check("cd-block:k=6,m=1,budget=0", &["cd-block budget", "got 0"]);
+    check("cd-block:k=6,m=1,target=nan", &["cd-block target", "got NaN"]);
+    check(
+        "cd-block:k=6,m=1,choose=worst",
+        &["best or proportional", "got worst"],
+    );
+    check(
+        "cd-block:k=6,m=1,temp=2",
+        &["cd-block temp", "choose=proportional", "got 2"],
+    );
+    check(
+        "cd-block:k=6,m=1,choose=proportional,temp=0",
+        &["cd-block temp", "above 0", "got 0"],
+    );
+    check("cd-block:k=6,m=1,end=word", &["newline, sentence", "got word"]);
+    check("cd-block:k=6,m=1,beams=2,audit=4", &["cd-block audit", "got 4"]);
+    check(
+        "cd-block:k=6,m=1,choose=proportional,audit=4",
+        &["cd-block audit", "got 4"],
+    );
 }
 
 #[test]
@@ -107,8 +180,8 @@ fn methods_say_what_they_need() {
     let check = |text: &str, num_candidates: usize, needs_rewards: bool| {
         let spec: DecodeSpec = text.parse().expect("valid");
         assert_eq!(
-            (spec.num_candidates(), spec.needs_rewards()),
-            (num_candidates, needs_rewards),
+            (spec.num_candidates(), spec.needs_rewards(), spec.needs_scorers()),
+            (num_candidates, needs_rewards, false),
             "{text}"
         );
         let decoder = spec.build(inputs(0)).expect("valid");
@@ -123,6 +196,42 @@ fn methods_say_what_they_need() {
     check("won:4", 4, true);
     check("majority:8", 8, false);
     check("beam:4", 4, false);
+}
+
+#[test]
+fn steered_methods_say_what_they_need_and_refuse_to_go_without() {
+    let check = |text: &str, expect: (usize, usize, usize)| {
+        let spec: DecodeSpec = text.parse().expect("valid");
+        assert!(spec.needs_scorers() && !spec.needs_rewards());
+        let decoder = spec.build(inputs(0)).expect("valid");
+        let got = (
+            spec.num_candidates(),
+            decoder.max_live_branches(),
+            decoder.max_new_tokens(),
+        );
+        assert_eq!(got, expect, "{text}");
+        let unsteered = DecoderInputs {
+            steering: std::sync::Arc::default(),
+            ..inputs(0)
+        };
+        let error = spec.build(unsteered).map(|_| ()).expect_err(text).to_string();
+        let expected = format!(
+            "{} is steered by prefix scorers and none is given; name one, e.g. --scorer DIR",
+            spec.method()
+        );
+        assert_eq!(error, expected);
+    };
+    // One position more where the last token's row is asked for its value.
+    check("cd-token:4", (1, 1, 8));
+    check("cd-block:k=4,m=2", (1, 4, 9));
+    check("cd-block:k=4,m=2,beams=3", (3, 12, 9));
+    check("cd-block:k=4,m=2,audit=5", (1, 9, 9));
+    assert_eq!(
+        "cd-block:k=4,m=2,t=0.7"
+            .parse::<DecodeSpec>()
+            .map(|spec| spec.sampling()),
+        Ok(Sampling::at_temperature(0.7))
+    );
 }
 
 #[test]
@@ -148,7 +257,7 @@ fn building_checks_what_parsing_did_not_see() {
         max_new_tokens: 0,
         ..inputs(0).stop
     };
-    for text in ["sample", "beam:2"] {
+    for text in ["sample", "beam:2", "cd-token:1", "cd-block:k=2,m=2"] {
         let spec: DecodeSpec = text.parse().expect("valid");
         assert!(
             spec.build(DecoderInputs {
@@ -187,6 +296,32 @@ fn any_answer() -> impl Strategy<Value = AnswerExtractor> {
     ]
 }
 
+prop_compose! {
+    fn any_block()(
+        (num_candidates, beams, audit) in (1_usize..1000, 1_usize..1000, 0_usize..1000),
+        block_len in prop::option::of(1_usize..100_000),
+        choice in prop_oneof![
+            Just(BlockChoice::Best),
+            prop_oneof![Just(1.0), 1e-9_f64..1e9]
+                .prop_map(|temperature| BlockChoice::Proportional { temperature }),
+        ],
+        block_end in prop_oneof![
+            Just(BlockEnd::Tokens),
+            Just(BlockEnd::Newline),
+            Just(BlockEnd::Sentence),
+        ],
+        target in prop::option::of(-1e9_f64..1e9),
+        token_budget in prop::option::of(1..u64::MAX),
+        sampling in any_sampling(),
+    ) -> CdBlockConfig {
+        // The estimate exists only where one branch is kept by value.
+        let audit = if beams == 1 && choice == BlockChoice::Best { audit } else { 0 };
+        CdBlockConfig {
+            num_candidates, block_len, beams, choice, block_end, target, token_budget, audit, sampling,
+        }
+    }
+}
+
 fn any_spec() -> impl Strategy<Value = DecodeSpec> {
     let drawn = || (1..=BestOfNConfig::MAX_CANDIDATES, any_sampling());
     prop_oneof![
@@ -207,6 +342,9 @@ fn any_spec() -> impl Strategy<Value = DecodeSpec> {
         }),
         (1..=BeamConfig::MAX_WIDTH, 0.0_f64..9.0)
             .prop_map(|(width, length_power)| DecodeSpec::Beam(BeamConfig { width, length_power })),
+        (-1e9_f64..1e9, any_sampling())
+            .prop_map(|(weight, sampling)| DecodeSpec::CdToken(CdTokenConfig { weight, sampling })),
+        any_block().prop_map(DecodeSpec::CdBlock),
     ]
 }
 
@@ -217,7 +355,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in "(sample|bon|beam|majority|x)?[:=,a-z0-9.-]{0,20}") {
+    fn no_text_panics(text in "(sample|bon|beam|majority|cd-token|cd-block|x)?[:=,a-z0-9.-]{0,20}") {
         let _ = text.parse::<DecodeSpec>();
     }
 }
