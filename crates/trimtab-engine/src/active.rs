@@ -34,7 +34,10 @@ pub(crate) struct Active {
     pub(crate) need: Option<Need>,
     /// Answers so far to a need of rows, in its order.
     pub(crate) answers: Vec<Option<RowAnswer>>,
-    pub(crate) rewards_asked: bool,
+    /// Whether the caller has been asked for the rewards or values that the decoder waits for.
+    pub(crate) is_asked: bool,
+    /// Committed tokens that the caller has been told of.
+    pub(crate) num_committed: usize,
     pub(crate) announced: Announced,
     pub(crate) usage: Usage,
 }
@@ -53,7 +56,8 @@ impl Active {
             branches: BTreeMap::from([(BranchId::ROOT, root)]),
             need: None,
             answers: Vec::new(),
-            rewards_asked: false,
+            is_asked: false,
+            num_committed: 0,
             announced,
             usage,
         }
@@ -66,6 +70,14 @@ impl Active {
                 .branches
                 .get(&BranchId::ROOT)
                 .is_some_and(|root| !root.is_stale())
+    }
+
+    /// Committed tokens that the caller has not been told of; it has been now.
+    pub(crate) fn take_committed(&mut self) -> Vec<TokenId> {
+        let committed = self.decoder.committed();
+        let new = committed.get(self.num_committed..).unwrap_or_default().to_vec();
+        self.num_committed += new.len();
+        new
     }
 
     /// Lets the decoder begin.
@@ -128,7 +140,7 @@ impl Active {
     /// Hands an answer to the decoder and executes what it decides.
     pub(crate) fn feed(&mut self, answer: Answer, blocks: &mut BlockManager) -> Result<(), EngineError> {
         self.decoder.feed(answer)?;
-        self.rewards_asked = false;
+        self.is_asked = false;
         self.execute_actions(blocks)?;
         self.look_at_need()
     }

@@ -1,9 +1,12 @@
 //! The engine: `step() = schedule -> run -> postprocess`. Knows ids and needs; no texts, rewards or randomness.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
-use trimtab_decode::{Answer, BranchId};
+use trimtab_decode::{Answer, BranchId, Need};
 use trimtab_model::forward::ForwardOutput;
+use trimtab_scorer::ScorerSet;
 
 use crate::active::Active;
 use crate::backend::Backend;
@@ -15,6 +18,7 @@ use crate::request::{Event, Request, RequestId};
 mod admission;
 mod postprocess;
 mod run;
+mod scoring;
 
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,8 @@ pub struct EngineStats {
     pub output_rows: u64,
     /// Key/value blocks held now, the prefix cache's included.
     pub blocks_held: usize,
+    /// Wall time that prefix scorers took: heads, and their product over the vocabulary.
+    pub scorer_time: Duration,
 }
 
 /// Sees each computed row before its decoder does; prefix scorers read hidden states here. A row that a decoder asks
@@ -70,6 +76,9 @@ pub struct Engine {
     next_id: u64,
     output: ForwardOutput,
     observer: Option<Box<dyn RowObserver>>,
+    scorers: Option<Arc<ScorerSet>>,
+    /// Memory for tilts, kept between steps.
+    tilts: Vec<f32>,
     stats: EngineStats,
 }
 
@@ -98,6 +107,8 @@ impl Engine {
             next_id: 0,
             output: ForwardOutput::default(),
             observer: None,
+            scorers: None,
+            tilts: Vec::new(),
             stats: EngineStats::default(),
         })
     }
@@ -105,6 +116,23 @@ impl Engine {
     /// Sets who sees each computed row.
     pub fn observe_rows(&mut self, observer: Box<dyn RowObserver>) {
         self.observer = Some(observer);
+    }
+
+    /// Sets the prefix scorers whose values decoders may ask for with their rows; their places in the set are the
+    /// scorers' numbers in [`trimtab_decode::ValueSource::Row`]. Running requests see the new ones from the next step on.
+    ///
+    /// # Errors
+    /// [`EngineError::ScorersOfOtherModel`] if they read other hidden states than this model's or say values of another
+    /// vocabulary.
+    pub fn set_scorers(&mut self, scorers: Arc<ScorerSet>) -> Result<(), EngineError> {
+        let vocab_len = self.backend.vocab_len();
+        let of_scorers = (scorers.hidden_len(), scorers.vocab_len().unwrap_or(vocab_len));
+        let of_model = (self.backend.hidden_len(), vocab_len);
+        if of_scorers != of_model {
+            return Err(EngineError::ScorersOfOtherModel { of_scorers, of_model });
+        }
+        self.scorers = Some(scorers);
+        Ok(())
     }
 
     /// Queues a request.
@@ -136,12 +164,32 @@ impl Engine {
     /// # Errors
     /// The request does not wait for rewards, or its decoder refuses them (NaN, wrong count); it has failed then.
     pub fn answer_rewards(&mut self, id: RequestId, rewards: Vec<f64>) -> Result<(), EngineError> {
-        let waiting = self.active.get_mut(&id).filter(|active| active.rewards_asked);
-        let active = waiting.ok_or(EngineError::NotWaiting {
-            id: id.0,
-            what: "rewards",
-        })?;
-        let fed = active.feed(Answer::Rewards(rewards), &mut self.blocks);
+        let waits = |need: &Need| matches!(need, Need::Rewards(_));
+        self.answer_asked(id, "rewards", waits, Answer::Rewards(rewards))
+    }
+
+    /// Answers [`Event::ValuesWanted`]: for each prefix one value per asked term, in the terms' order.
+    /// `[prefixes][asked terms]`
+    ///
+    /// # Errors
+    /// The request does not wait for values, or its decoder refuses them (NaN, wrong count); it has failed then.
+    pub fn answer_values(&mut self, id: RequestId, values: Vec<Vec<f64>>) -> Result<(), EngineError> {
+        let waits = |need: &Need| matches!(need, Need::Values(_));
+        self.answer_asked(id, "values", waits, Answer::Values(values))
+    }
+
+    /// Hands an answer to a request that was asked for it, and that nothing has answered yet.
+    fn answer_asked(
+        &mut self,
+        id: RequestId,
+        what: &'static str,
+        waits: impl Fn(&Need) -> bool,
+        answer: Answer,
+    ) -> Result<(), EngineError> {
+        let active = self.active.get_mut(&id);
+        let active = active.filter(|active| active.is_asked && active.need.as_ref().is_some_and(waits));
+        let active = active.ok_or(EngineError::NotWaiting { id: id.0, what })?;
+        let fed = active.feed(answer, &mut self.blocks);
         if fed.is_err() {
             self.remove(id);
         }
@@ -166,7 +214,8 @@ impl Engine {
         self.backend.as_ref()
     }
 
-    /// Runs one batch and tells what happened. An empty answer on a busy engine means that requests wait for rewards.
+    /// Runs one batch and tells what happened. An empty answer on a busy engine means that requests wait for
+    /// rewards or values.
     ///
     /// # Errors
     /// None at present: a batch that the model refuses fails the requests in it, as events, and others go on.

@@ -64,6 +64,17 @@ pub enum EngineError {
         /// Which.
         field: &'static str,
     },
+    /// Prefix scorers that were trained on another model.
+    #[error(
+        "scorers read hidden states of {} and a vocabulary of {}, the model has {} and {}; train scorers for this model",
+        .of_scorers.0, .of_scorers.1, .of_model.0, .of_model.1
+    )]
+    ScorersOfOtherModel {
+        /// Width of the hidden states they read, tokens whose values they say.
+        of_scorers: (usize, usize),
+        /// The same of the model.
+        of_model: (usize, usize),
+    },
     /// An id that is not running, or not waiting for what was given.
     #[error("request {id} is not waiting for {what}")]
     NotWaiting {

@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out. Knows no scheduling.
 
 use trimtab_base::TokenId;
-use trimtab_decode::{Candidate, Decoder, Outcome};
+use trimtab_decode::{Candidate, Decoder, Outcome, Prefix};
 
 use crate::error::EngineError;
 
@@ -71,6 +71,20 @@ pub enum Event {
         request: RequestId,
         /// Finished candidates, in the order the answer must have.
         candidates: Vec<Candidate>,
+    },
+    /// The decoder wants values that no scorer of the engine says; answer with [`crate::Engine::answer_values`].
+    ValuesWanted {
+        /// Whose.
+        request: RequestId,
+        /// Responses as far as they go, in the order the answer must have.
+        prefixes: Vec<Prefix>,
+    },
+    /// More of the answer is certain, for streaming.
+    Committed {
+        /// Whose.
+        request: RequestId,
+        /// The tokens that follow those of earlier events.
+        token_ids: Vec<TokenId>,
     },
     /// The request ended.
     Finished {

@@ -170,9 +170,9 @@ impl ScorerSet {
     /// If there is no such scorer or it has no action head, or the lengths are not those of one number of rows.
     pub fn action_values(&self, pool: &Pool, scorer: usize, hidden: &[f32], out: &mut [f32]) {
         let rows = self.num_rows(hidden);
-        let mut weights = vec![0.0; rows * self.num_scorers()];
+        let mut weights = vec![None; rows * self.num_scorers()];
         for row in weights.chunks_exact_mut(self.num_scorers()) {
-            row[scorer] = 1.0;
+            row[scorer] = Some(1.0);
         }
         let actions = self.tilts(pool, hidden, &weights, out);
         let vocab_len = out.len() / rows.max(1);
@@ -187,14 +187,15 @@ impl ScorerSet {
     /// `sum_i w_i V_i([x, y^t, z])` of each row for every token `z`, up to what does not depend on `z`. Directions are
     /// mixed first, so that scorers with equal token features cost one product over the vocabulary.
     ///
-    /// The answer has what [`Self::action_value`] needs, for the scorers with a weight.
+    /// The answer has what [`Self::action_value`] needs, for the scorers with a weight, be it 0; a weight that is `None` leaves
+    /// the scorer out.
     ///
     /// # Shapes
     /// `hidden`: `[rows, hidden]`, `weights`: `[rows, scorers]`, `out`: `[rows, vocab]`.
     ///
     /// # Panics
     /// If a scorer with a weight has no action head or the lengths are not those of one number of rows.
-    pub fn tilts(&self, pool: &Pool, hidden: &[f32], weights: &[f64], out: &mut [f32]) -> ActionRows {
+    pub fn tilts(&self, pool: &Pool, hidden: &[f32], weights: &[Option<f64>], out: &mut [f32]) -> ActionRows {
         let (rows, num_scorers) = (self.num_rows(hidden), self.num_scorers());
         assert_eq!(
             weights.len(),
@@ -292,7 +293,7 @@ impl ScorerSet {
     }
 
     /// Shared parts and directions of the scorers that have a weight in some row.
-    fn action_rows(&self, pool: &Pool, hidden: &[f32], weights: &[f64]) -> ActionRows {
+    fn action_rows(&self, pool: &Pool, hidden: &[f32], weights: &[Option<f64>]) -> ActionRows {
         let num_scorers = self.num_scorers();
         let mut actions = ActionRows {
             num_scorers,
@@ -301,7 +302,7 @@ impl ScorerSet {
         };
         for (scorer_idx, packed) in self.scorers.iter().enumerate() {
             let places = || (scorer_idx..weights.len()).step_by(num_scorers);
-            if places().all(|place| weights[place] == 0.0) {
+            if places().all(|place| weights[place].is_none()) {
                 continue;
             }
             let action = packed
@@ -311,7 +312,7 @@ impl ScorerSet {
             let outputs = action.head.forward(pool, &packed.standardised(hidden)); // [rows, 1 + features]
             let outputs = outputs.chunks_exact(action.head.out.out_len());
             for (place, output) in places().zip(outputs) {
-                if weights[place] != 0.0 {
+                if weights[place].is_some() {
                     actions.bases[place] = f64::from(packed.in_reward_unit(output[0]));
                     actions.directions[place] =
                         output[1..].iter().map(|&value| value * packed.scale).collect();
@@ -322,7 +323,7 @@ impl ScorerSet {
     }
 
     /// Weighted sums of the directions in one space. `[rows, features]`
-    fn mixed_directions(&self, space_idx: usize, weights: &[f64], actions: &ActionRows) -> Vec<f32> {
+    fn mixed_directions(&self, space_idx: usize, weights: &[Option<f64>], actions: &ActionRows) -> Vec<f32> {
         let num_scorers = self.num_scorers();
         let len = self.spaces[space_idx].features.len;
         let mut mixed = Vec::with_capacity(weights.len() / num_scorers * len);
@@ -332,12 +333,13 @@ impl ScorerSet {
             .zip(actions.directions.chunks_exact(num_scorers))
         {
             sums.fill(0.0);
-            for ((packed, &weight), direction) in self.scorers.iter().zip(weights).zip(directions) {
+            for ((packed, weight), direction) in self.scorers.iter().zip(weights).zip(directions) {
                 let is_here = packed
                     .action
                     .as_ref()
                     .is_some_and(|action| action.space == space_idx);
-                if is_here && weight != 0.0 {
+                // A weight of 0 takes a scorer out of the mixture, whatever its direction.
+                if let Some(weight) = weight.filter(|&weight| is_here && weight != 0.0) {
                     for (sum, &value) in sums.iter_mut().zip(direction) {
                         *sum += weight * f64::from(value);
                     }

@@ -3,25 +3,17 @@
 //! A row's operations are applied in the step that computes it and only their answers are kept: a request with more
 //! branches than a batch has rows would otherwise hold `[vocab]` logits for each until the last is computed.
 
-use std::sync::OnceLock;
+use std::time::Duration;
 
-use trimtab_decode::{Answer, DecodeError, Need, RowAnswer, RowOp};
+use trimtab_decode::{Answer, DecodeError, Need, RowAnswer};
 
 use super::Engine;
+use super::scoring::{Scoring, Task};
 use crate::error::EngineError;
 use crate::request::{Event, RequestId};
-use crate::row_ops;
 use crate::sequence::RowState;
 
-/// A row operation to apply: of which request, and its place among the request's needs.
-struct Task<'a> {
-    request: RequestId,
-    place: usize,
-    op: &'a RowOp,
-    logits: &'a [f32],
-}
-
-/// The result of a [`Task`].
+/// The answer to a row operation: of which request, and its place among the request's needs.
 struct Done {
     request: RequestId,
     place: usize,
@@ -74,21 +66,34 @@ impl Engine {
         }
     }
 
-    /// Turns finished requests and unasked rewards into events.
+    /// Turns committed tokens, unasked questions and finished requests into events.
     fn settle(&mut self, events: &mut Vec<Event>) {
         let mut done = Vec::new();
         for (&id, active) in &mut self.active {
-            match &active.need {
-                Some(Need::Done) => done.push(id),
-                Some(Need::Rewards(candidates)) if !active.rewards_asked => {
-                    active.rewards_asked = true;
-                    events.push(Event::RewardsWanted {
-                        request: id,
-                        candidates: candidates.clone(),
-                    });
-                }
-                _ => {}
+            let token_ids = active.take_committed();
+            if !token_ids.is_empty() {
+                events.push(Event::Committed {
+                    request: id,
+                    token_ids,
+                });
             }
+            let question = match &active.need {
+                Some(Need::Rewards(candidates)) if !active.is_asked => Event::RewardsWanted {
+                    request: id,
+                    candidates: candidates.clone(),
+                },
+                Some(Need::Values(prefixes)) if !active.is_asked => Event::ValuesWanted {
+                    request: id,
+                    prefixes: prefixes.clone(),
+                },
+                Some(Need::Done) => {
+                    done.push(id);
+                    continue;
+                }
+                _ => continue,
+            };
+            active.is_asked = true;
+            events.push(question);
         }
         for id in done {
             let Some(active) = self.remove(id) else { continue };
@@ -103,39 +108,37 @@ impl Engine {
     }
 
     /// Every wanted row operation whose row this step has computed, in parallel.
-    fn apply_row_ops(&self) -> Vec<Done> {
-        let vocab_len = self.backend.vocab_len();
-        let mut tasks = Vec::new();
+    fn apply_row_ops(&mut self) -> Vec<Done> {
+        let (mut owners, mut tasks) = (Vec::new(), Vec::new());
         for (&request, active) in &self.active {
             for (place, wanted) in active.unanswered() {
-                if let Some(RowState::InOutput(idx)) = active.row_of(wanted.branch) {
-                    let logits = &self.output.logits[idx * vocab_len..][..vocab_len];
-                    let op = &wanted.op;
+                if let Some(&RowState::InOutput(row_idx)) = active.row_of(wanted.branch) {
+                    owners.push((request, place));
                     tasks.push(Task {
-                        request,
-                        place,
-                        op,
-                        logits,
+                        op: &wanted.op,
+                        row_idx,
                     });
                 }
             }
         }
-        let answers: Vec<OnceLock<Result<RowAnswer, DecodeError>>> =
-            tasks.iter().map(|_| OnceLock::new()).collect();
-        self.backend.pool().run(tasks.len(), &|task_idx| {
-            let task = &tasks[task_idx];
-            // Each task sets its own slot once, so a slot that is already set cannot occur.
-            let _ = answers[task_idx].set(row_ops::apply(task.op, task.logits));
-        });
-        let answers = answers.into_iter().map(OnceLock::into_inner);
-        let done = tasks.iter().zip(answers).filter_map(|(task, answer)| {
-            Some(Done {
-                request: task.request,
-                place: task.place,
-                answer: answer?,
-            })
-        });
-        done.collect()
+        let mut scoring = Scoring {
+            pool: self.backend.pool(),
+            output: &self.output,
+            hidden_len: self.backend.hidden_len(),
+            vocab_len: self.backend.vocab_len(),
+            scorers: self.scorers.as_deref(),
+            tilts: &mut self.tilts,
+            time: Duration::ZERO,
+        };
+        let answers = scoring.apply(&tasks);
+        self.stats.scorer_time += scoring.time;
+        let done = owners.into_iter().zip(answers);
+        done.map(|((request, place), answer)| Done {
+            request,
+            place,
+            answer,
+        })
+        .collect()
     }
 
     fn keep_answer(&mut self, done: Done, events: &mut Vec<Event>) {

@@ -47,6 +47,9 @@ fn run_with_bad_rewards(engine: &mut Engine, bad: RequestId) -> (Vec<RequestId>,
                 }
                 Event::Finished { request, .. } => finished.push(request),
                 Event::Failed { error, .. } => failures.push(error.to_string()),
+                Event::ValuesWanted { .. } | Event::Committed { .. } => {
+                    panic!("best-of-N neither asks nor commits")
+                }
             }
         }
     }

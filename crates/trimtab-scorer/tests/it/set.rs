@@ -71,7 +71,11 @@ fn mixtures_differ_from_the_weighted_sum_by_a_constant_and_cost_a_product_a_feat
     let (set, scorers, rows) = (packed(&pool), scorers(), 3);
     assert_eq!((set.num_scorers(), set.num_feature_spaces()), (5, 3));
     let hidden = hidden(rows, HIDDEN, 2);
-    let weights = [[2.0, -0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 1.5, 0.0, -3.0], [0.0; 5]];
+    let weights = [
+        [Some(2.0), Some(-0.5), None, None, None],
+        [None, None, Some(1.5), None, Some(-3.0)],
+        [Some(0.0), None, None, None, None],
+    ];
     let mut tilts = vec![f32::NAN; rows * VOCAB];
     let actions = set.tilts(&pool, &hidden, weights.as_flattened(), &mut tilts);
     for (row_idx, (row, tilt)) in hidden
@@ -80,10 +84,10 @@ fn mixtures_differ_from_the_weighted_sum_by_a_constant_and_cost_a_product_a_feat
         .enumerate()
     {
         let value = |scorer: usize, token: u32| scorers[scorer].action_value(row, TokenId(token));
-        let active = || (0..5).filter(|&scorer| weights[row_idx][scorer] != 0.0);
+        let active = || (0..5).filter(|&scorer| weights[row_idx][scorer].is_some());
         let mixed = |token: u32| {
             active()
-                .map(|scorer| weights[row_idx][scorer] * value(scorer, token))
+                .map(|scorer| weights[row_idx][scorer].unwrap_or(0.0) * value(scorer, token))
                 .sum::<f64>()
         };
         for token in 0..VOCAB as u32 {
@@ -135,14 +139,14 @@ proptest! {
     ) {
         let (pool, alone_pool) = (Pool::new(num_threads), Pool::new(1));
         let set = ScorerSet::new(&pool, precision, scorers()).unwrap();
-        let weights_of = |salt: u64| [0, 1, 2, 3, 4].map(|k: u64| match (salt + k) % 3 {
-            _ if k == 3 => 0.0,
-            0 => 0.0,
-            other => other as f64 - 2.5,
+        let weights_of = |salt: u64| [0, 1, 2, 3, 4].map(|k: u64| match (salt + k) % 4 {
+            _ if k == 3 => None,
+            0 => None,
+            other => Some(other as f64 - 2.0),
         });
         let rows = salts.len();
         let batch: Vec<f32> = salts.iter().flat_map(|&salt| hidden(1, HIDDEN, salt)).collect();
-        let weights: Vec<f64> = salts.iter().flat_map(|&salt| weights_of(salt)).collect();
+        let weights: Vec<Option<f64>> = salts.iter().flat_map(|&salt| weights_of(salt)).collect();
         let (mut states, mut tilts) = (vec![0.0; rows * 5], vec![0.0; rows * VOCAB]);
         set.state_values(&pool, &batch, &mut states);
         let actions = set.tilts(&pool, &batch, &weights, &mut tilts);
@@ -153,7 +157,7 @@ proptest! {
             let alone = set.tilts(&alone_pool, &row, &weights_of(salt), &mut tilt);
             prop_assert_eq!(&state, &states[row_idx * 5..][..5]);
             prop_assert_eq!(&tilt, &tilts[row_idx * VOCAB..][..VOCAB]);
-            for scorer in (0..5).filter(|&scorer| weights_of(salt)[scorer] != 0.0) {
+            for scorer in (0..5).filter(|&scorer| weights_of(salt)[scorer].is_some()) {
                 let values = (set.action_value(&alone, 0, scorer, TokenId(7)), set.action_value(&actions, row_idx, scorer, TokenId(7)));
                 prop_assert_eq!(values.0, values.1);
             }
