@@ -115,7 +115,10 @@ fn check(events: Vec<Event>, shape: Shape) -> Result<()> {
     for event in events {
         match event {
             Event::Failed { error, .. } => return Err(error).context("a timed request failed"),
-            Event::RewardsWanted { .. } => bail!("a timed request chooses without rewards"),
+            Event::RewardsWanted { .. } | Event::ValuesWanted { .. } => {
+                bail!("a timed request decides without asking")
+            }
+            Event::Committed { .. } => {}
             Event::Finished { outcome, .. } => {
                 let expected = (shape.batch * shape.new) as u64;
                 if outcome.tokens_generated != expected {
