@@ -20,6 +20,8 @@ pub struct ScorerTrainConfig {
     pub epochs: u64,
     /// Everything about steps: their size, rate and checks.
     pub optim: OptimConfig,
+    /// Which weights are kept. Default best.
+    pub select: Select,
     /// Share of prompts held out for evaluation, in `(0, 0.5]`. Default 0.1.
     pub eval_fraction: f64,
     /// Seed of weights, order and split. Default 0.
@@ -36,11 +38,23 @@ impl Default for ScorerTrainConfig {
             action_head: true,
             epochs: 10,
             optim: OptimConfig::default(),
+            select: Select::Best,
             eval_fraction: 0.1,
             seed: 0,
             max_memory_bytes: 4 << 30,
         }
     }
+}
+
+/// Which weights a run keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Select {
+    /// Those with the smallest held-out error to the final reward. On responses of another policy that favours values of
+    /// that policy: there the last weights are the better choice.
+    Best,
+    /// Those after the last step.
+    Last,
 }
 
 /// Which loss trains the scorer, with its own settings.
@@ -190,12 +204,7 @@ impl ScorerObjective {
             lambda,
             "a number in [0, 1]",
         )?;
-        check(
-            *num_steps >= 1,
-            "objective.num_steps",
-            num_steps,
-            "at least 1",
-        )?;
+        check(*num_steps >= 1, "objective.num_steps", num_steps, "at least 1")?;
         check(
             *num_steps == 1 || *lambda == 0.0,
             "objective.num_steps",
@@ -224,7 +233,12 @@ impl OptimConfig {
     /// The first setting that cannot be used, with its value.
     pub fn validate(&self) -> Result<(), TrainError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        check(self.batch_len >= 1, "optim.batch_len", self.batch_len, "at least 1")?;
+        check(
+            self.batch_len >= 1,
+            "optim.batch_len",
+            self.batch_len,
+            "at least 1",
+        )?;
         check(
             self.accumulation >= 1,
             "optim.accumulation",

@@ -44,7 +44,9 @@ pub enum TrainError {
         problem: String,
     },
     /// Something that exists was made from other inputs.
-    #[error("{path} was made with another {what} (there: {there}, here: {here}); choose another folder or remove it")]
+    #[error(
+        "{path} was made with another {what} (there: {there}, here: {here}); choose another folder or remove it"
+    )]
     Mismatch {
         /// The folder or file that exists.
         path: PathBuf,

@@ -1,17 +1,24 @@
 //! Training: one loop, objectives as values.
 
+pub mod batches;
 pub mod config;
 pub mod decoder;
 mod error;
 mod events;
 mod files;
+pub mod heads;
+pub mod objectives;
+pub mod prefix_batches;
+pub mod prefix_metrics;
 pub mod prefix_set;
 mod run_dir;
 mod scorer;
+pub mod tensorboard;
+pub mod trainer;
 
-pub use config::{OptimConfig, Schedule, ScorerObjective, ScorerTrainConfig, TargetNetwork};
+pub use config::{OptimConfig, Schedule, ScorerObjective, ScorerTrainConfig, Select, TargetNetwork};
 pub use error::TrainError;
 pub use events::{Metrics, TrainEvent};
 pub use prefix_set::{PrefixSet, PrefixSetHeader, PrefixSetWriter, ResponseFeatures};
-pub use run_dir::RunDir;
+pub use run_dir::{RunDir, RunFacts, RunFolder};
 pub use scorer::{TrainedScorer, train_scorer};

@@ -28,10 +28,15 @@ impl PrefixSet {
     pub fn open(dir: &Path) -> Result<Self, TrainError> {
         let manifest = Manifest::read(dir)?;
         if !manifest.complete {
-            let problem = "the prefix set is unfinished: run its extraction again, it goes on where it stopped";
+            let problem =
+                "the prefix set is unfinished: run its extraction again, it goes on where it stopped";
             return Err(TrainError::bad_file(dir, problem));
         }
-        if let Some(shard) = manifest.shards.iter().find(|shard| shard.file.contains(['/', '\\'])) {
+        if let Some(shard) = manifest
+            .shards
+            .iter()
+            .find(|shard| shard.file.contains(['/', '\\']))
+        {
             let problem = format!("shard {:?} lies outside the folder", shard.file);
             return Err(TrainError::bad_file(dir, problem));
         }
@@ -72,7 +77,8 @@ impl PrefixSet {
 
     /// Hash of the content: of header and shard checksums. Equal sets give equal scorers.
     pub fn content_sha256(&self) -> String {
-        let text = serde_json::to_string(&self.manifest).expect("a manifest has string keys and finite numbers");
+        let text =
+            serde_json::to_string(&self.manifest).expect("a manifest has string keys and finite numbers");
         sha256_hex(text.as_bytes())
     }
 
@@ -111,7 +117,9 @@ impl PrefixSet {
     fn load(&self, idx: usize) -> Result<Shard, TrainError> {
         let entry = &self.manifest.shards[idx];
         let path = self.dir.join(&entry.file);
-        let len = fs::metadata(&path).map_err(|error| TrainError::io("read", &path, error))?.len();
+        let len = fs::metadata(&path)
+            .map_err(|error| TrainError::io("read", &path, error))?
+            .len();
         // Before reading: a file that was swapped for a huge one must not be read whole.
         let bytes = if len == entry.num_bytes {
             fs::read(&path).map_err(|error| TrainError::io("read", &path, error))?
@@ -123,8 +131,13 @@ impl PrefixSet {
             return Err(TrainError::bad_file(&path, problem));
         }
         let shard = Shard::from_bytes(&bytes, &self.manifest.header, &path)?;
-        if (shard.num_responses() as u64, shard.num_prefixes() as u64) != (entry.num_responses, entry.num_prefixes) {
-            return Err(TrainError::bad_file(&path, "the shard and the manifest count differently"));
+        if (shard.num_responses() as u64, shard.num_prefixes() as u64)
+            != (entry.num_responses, entry.num_prefixes)
+        {
+            return Err(TrainError::bad_file(
+                &path,
+                "the shard and the manifest count differently",
+            ));
         }
         Ok(shard)
     }

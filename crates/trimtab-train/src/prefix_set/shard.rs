@@ -40,7 +40,8 @@ impl Shard {
     pub(super) fn push(&mut self, response: &ResponseFeatures) {
         self.hidden
             .extend(response.hidden.iter().map(|&value| f16::from_f32(value)));
-        self.expected_features.extend_from_slice(&response.expected_features);
+        self.expected_features
+            .extend_from_slice(&response.expected_features);
         self.token_ids.extend_from_slice(&response.token_ids);
         let end = self.num_prefixes() + response.num_prefixes();
         self.starts.push(end as u64);
@@ -150,7 +151,11 @@ impl Shard {
     }
 
     /// Reads a shard from the bytes of a file whose checksum was right; still refuses what does not fit together.
-    pub(super) fn from_bytes(bytes: &[u8], header: &PrefixSetHeader, path: &Path) -> Result<Self, TrainError> {
+    pub(super) fn from_bytes(
+        bytes: &[u8],
+        header: &PrefixSetHeader,
+        path: &Path,
+    ) -> Result<Self, TrainError> {
         let tensors =
             SafeTensors::deserialize(bytes).map_err(|error| TrainError::bad_file(path, error.to_string()))?;
         let read = |name, dtype| tensor_bytes(&tensors, name, dtype, path);
@@ -176,7 +181,11 @@ impl Shard {
         let expected = [
             ("response_starts", self.starts.len(), Some(responses + 1)),
             ("prompt_keys", self.keys.len(), Some(responses)),
-            ("hidden", self.hidden.len(), prefixes.checked_mul(header.hidden_len)),
+            (
+                "hidden",
+                self.hidden.len(),
+                prefixes.checked_mul(header.hidden_len),
+            ),
             (
                 "expected_features",
                 self.expected_features.len(),
@@ -191,7 +200,9 @@ impl Shard {
             .iter()
             .find(|(_, got, expected)| Some(*got) != *expected)
             .map(|(name, got, _)| {
-                format!("{name} has {got} values, which do not fit {responses} responses of {prefixes} prefixes")
+                format!(
+                    "{name} has {got} values, which do not fit {responses} responses of {prefixes} prefixes"
+                )
             })
     }
 }

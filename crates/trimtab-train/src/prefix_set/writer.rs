@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{MANIFEST_NAME, Manifest, PREFIX_SET_VERSION, PrefixSet, PrefixSetHeader, ResponseFeatures, Shard, ShardEntry};
+use super::{
+    MANIFEST_NAME, Manifest, PREFIX_SET_VERSION, PrefixSet, PrefixSetHeader, ResponseFeatures, Shard,
+    ShardEntry,
+};
 use crate::error::TrainError;
 use crate::files::{create_dir, sha256_hex, write_atomic};
 
@@ -152,7 +155,11 @@ impl PrefixSetHeader {
             ("base model", &there.base_name, &self.base_name),
             ("base model's hash", &there.base_sha256, &self.base_sha256),
             ("precision", &there.precision, &self.precision),
-            ("token features' hash", &there.features_sha256, &self.features_sha256),
+            (
+                "token features' hash",
+                &there.features_sha256,
+                &self.features_sha256,
+            ),
             ("rollouts' hash", &there.rollouts_sha256, &self.rollouts_sha256),
             ("reward", &there.reward, &self.reward),
             ("reward unit", &there.reward_unit, &self.reward_unit),
@@ -191,15 +198,27 @@ impl PrefixSetHeader {
         if !response.reward.is_finite() {
             return Some(format!("reward is {}, expected a finite number", response.reward));
         }
-        if let Some(token) = response.token_ids.iter().find(|&&token| token as usize >= self.vocab_len) {
-            return Some(format!("token {token} is outside the vocabulary of {}", self.vocab_len));
+        if let Some(token) = response
+            .token_ids
+            .iter()
+            .find(|&&token| token as usize >= self.vocab_len)
+        {
+            return Some(format!(
+                "token {token} is outside the vocabulary of {}",
+                self.vocab_len
+            ));
         }
         // f16 ends at 65504; a state beyond it would become infinite in the file.
         let bad = |&&value: &&f32| !value.is_finite() || value.abs() > 65504.0;
         if let Some(value) = response.hidden.iter().find(bad) {
-            return Some(format!("hidden state has {value}, expected a number within +-65504"));
+            return Some(format!(
+                "hidden state has {value}, expected a number within +-65504"
+            ));
         }
-        let value = response.expected_features.iter().find(|value| !value.is_finite())?;
+        let value = response
+            .expected_features
+            .iter()
+            .find(|value| !value.is_finite())?;
         Some(format!("expected_features has {value}, expected a finite number"))
     }
 }

@@ -1,0 +1,162 @@
+//! A checkpoint: weights, optimiser moments and counters in one safetensors file, so that it is whole or absent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::TensorData;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::params_of;
+use crate::error::TrainError;
+use crate::events::Metrics;
+use crate::files::{create_dir, write_atomic};
+
+/// The one entry of the file's metadata.
+const META_KEY: &str = "trimtab";
+
+/// Files of a run folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointNames {
+    /// Where a run goes on.
+    pub last: PathBuf,
+    /// The best weights so far.
+    pub best: PathBuf,
+}
+
+impl CheckpointNames {
+    /// The names below a run folder.
+    pub fn in_folder(path: &Path) -> Self {
+        let folder = path.join("checkpoints");
+        Self {
+            last: folder.join("last.safetensors"),
+            best: folder.join("best.safetensors"),
+        }
+    }
+}
+
+/// Everything a run needs to go on.
+#[derive(Debug, Clone, Default)]
+pub struct Checkpoint {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Step of the best evaluation.
+    pub best_step: Option<u64>,
+    /// Numbers of that evaluation.
+    pub metrics: Metrics,
+    /// The module's weights by path.
+    pub weights: BTreeMap<String, TensorData>,
+    /// The optimiser's moments.
+    pub moments: BTreeMap<String, TensorData>,
+    /// Weights of an objective's second module.
+    pub companion: BTreeMap<String, TensorData>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Meta {
+    step: u64,
+    best_step: Option<u64>,
+    metrics: Metrics,
+}
+
+impl Checkpoint {
+    /// A checkpoint of weights alone.
+    pub fn of_weights<M: Module>(module: &M, step: u64, metrics: &Metrics) -> Self {
+        Self {
+            step,
+            best_step: Some(step),
+            metrics: metrics.clone(),
+            weights: params_of(module),
+            ..Self::default()
+        }
+    }
+
+    /// Writes the file under a temporary name and renames it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let meta = Meta {
+            step: self.step,
+            best_step: self.best_step,
+            metrics: self.metrics.clone(),
+        };
+        let meta = serde_json::to_string(&meta).expect("counters and finite numbers have a JSON form");
+        let groups = self.groups();
+        let named = groups.iter().flat_map(|(prefix, tensors)| {
+            tensors
+                .iter()
+                .map(move |(name, data)| (format!("{prefix}/{name}"), data))
+        });
+        let views = named.map(|(name, data)| {
+            TensorView::new(Dtype::F32, data.shape().as_slice().to_vec(), data.as_bytes())
+                .map(|view| (name, view))
+        });
+        let bytes = views
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|views| {
+                safetensors::serialize(views, Some(HashMap::from([(META_KEY.to_owned(), meta)])))
+            })
+            .map_err(|error| TrainError::bad_file(path, error.to_string()))?;
+        if let Some(folder) = path.parent() {
+            create_dir(folder)?;
+        }
+        write_atomic(path, &bytes)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or not a checkpoint.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let bytes = fs::read(path).map_err(|error| TrainError::io("read", path, error))?;
+        let bad =
+            |problem: String| TrainError::bad_file(path, format!("{problem}; remove it to start again"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
+        let meta = header
+            .metadata()
+            .as_ref()
+            .and_then(|entries| entries.get(META_KEY));
+        let meta = meta.ok_or_else(|| bad("not a checkpoint of a training run".to_owned()))?;
+        let meta: Meta = serde_json::from_str(meta).map_err(|error| bad(error.to_string()))?;
+        let mut checkpoint = Self {
+            step: meta.step,
+            best_step: meta.best_step,
+            metrics: meta.metrics,
+            ..Self::default()
+        };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
+        for (name, view) in tensors.tensors() {
+            let (group, path) = name.split_once('/').unwrap_or_default();
+            let target = match group {
+                "weights" => &mut checkpoint.weights,
+                "moments" => &mut checkpoint.moments,
+                "companion" => &mut checkpoint.companion,
+                _ => return Err(bad(format!("tensor {name} is not of a checkpoint"))),
+            };
+            if view.dtype() != Dtype::F32 {
+                return Err(bad(format!("tensor {name} is {:?}, expected F32", view.dtype())));
+            }
+            let values: Vec<f32> = view
+                .data()
+                .as_chunks()
+                .0
+                .iter()
+                .map(|raw| f32::from_le_bytes(*raw))
+                .collect();
+            target.insert(path.to_owned(), TensorData::new(values, view.shape().to_vec()));
+        }
+        Ok(checkpoint)
+    }
+
+    fn groups(&self) -> [(&'static str, &BTreeMap<String, TensorData>); 3] {
+        [
+            ("weights", &self.weights),
+            ("moments", &self.moments),
+            ("companion", &self.companion),
+        ]
+    }
+}
