@@ -11,6 +11,7 @@ mod block_end;
 mod choice;
 mod draws;
 mod drift;
+mod kept;
 mod settings;
 
 use std::sync::Arc;
@@ -28,9 +29,10 @@ use crate::steering::ValueSource;
 use crate::stop::Response;
 use crate::trace::{TraceStep, TracedBlock};
 
-use choice::{Chooser, Contender};
+use choice::{Chooser, Chosen, Contender};
 use draws::{Draw, Progress, Valuer};
 use drift::Drift;
+use kept::{Kept, KeptBranches};
 
 pub use settings::{BlockChoice, BlockEnd, CdBlockConfig};
 
@@ -47,7 +49,7 @@ pub struct CdBlock {
     valuer: Valuer,
     chooser: Chooser,
     streams: Vec<SampleStream>,
-    kept: Vec<Kept>,
+    kept: KeptBranches,
     draws: Vec<Draw>,
     phase: Phase,
     next_branch: u32,
@@ -60,24 +62,11 @@ pub struct CdBlock {
     actions: Vec<Action>,
 }
 
-/// A branch that choices have kept.
-#[derive(Clone)]
-struct Kept {
-    /// `None` once the response has ended.
-    branch: Option<BranchId>,
-    response: Response,
-    /// One a term; empty before the first choice.
-    values: Vec<f64>,
-    mixed_value: f64,
-    /// Blocks it is made of.
-    num_blocks: u64,
-}
-
 enum Phase {
     /// Candidates of the next choice are drawn and valued.
     Choosing,
     /// The one kept branch is sampled to its end.
-    Continuing,
+    Continuing(BranchId),
     Selecting(Selecting),
 }
 
@@ -97,21 +86,13 @@ impl CdBlock {
         inputs.steering.require("cd-block")?;
         config.check_floor(inputs.steering.floor)?;
         let stream = |idx| SampleStream::new(inputs.seed, inputs.prompt_key, idx, Purpose::Token);
-        let root = Kept {
-            branch: Some(BranchId::ROOT),
-            response: Response::default(),
-            values: Vec::new(),
-            mixed_value: 0.0,
-            num_blocks: 0,
-        };
         let mut decoder = Self {
             sampling: Arc::new(config.sampling),
             scoring,
             valuer: Valuer::new(Arc::clone(&inputs.steering)),
             chooser: Chooser::new(&config, &inputs),
             streams: (0..config.num_draws() as u64).map(stream).collect(),
-            // The root counts as B equal branches, so that each choice, the first too, is among B K candidates.
-            kept: vec![root; config.beams],
+            kept: KeptBranches::of_prompt(config.beams),
             draws: Vec::new(),
             phase: Phase::Choosing,
             next_branch: BranchId::ROOT.0 + 1,
@@ -131,65 +112,38 @@ impl CdBlock {
 
     /// After a choice, and at the start: the next one if it may be made, else one plain continuation, else the end.
     fn go_on(&mut self) {
-        let best = self.chooser.best(&self.contenders());
-        let is_enough = self.config.target.is_some_and(|target| {
-            let best = &self.kept[best];
-            best.num_blocks > 0 && best.mixed_value >= target
-        });
-        if self.kept.iter().all(|kept| kept.branch.is_none()) {
-            return self.begin_selecting(best);
+        let best = self.chooser.best(&self.kept.contenders());
+        if self.kept.have_all_ended() {
+            self.begin_selecting(best);
+        } else if self.is_enough(best) || !self.is_within_budget() {
+            self.begin_continuing(best);
+        } else {
+            self.begin_choice();
         }
-        if is_enough || !self.is_within_budget() {
-            self.keep_only(best);
-            if self.kept[0].branch.is_none() {
-                return self.begin_selecting(0);
-            }
-            self.phase = Phase::Continuing;
-            return;
-        }
-        self.begin_choice();
     }
 
-    /// The kept branches as the chooser sees them.
-    fn contenders(&self) -> Vec<Contender<'_>> {
-        let kept = self.kept.iter();
-        kept.map(|kept| Contender::lasting(kept.mixed_value, &kept.values))
-            .collect()
+    fn is_enough(&self, best: usize) -> bool {
+        let best = self.kept.at(best);
+        let target = self.config.target;
+        best.num_blocks > 0 && target.is_some_and(|target| best.mixed_value >= target)
     }
 
-    /// Whether a choice and one continuation to the token limit fit into the budget, at their longest.
-    ///
-    /// The continuation goes on from one of the blocks, so the tokens of that one are not counted twice.
     fn is_within_budget(&self) -> bool {
-        let Some(budget) = self.config.token_budget else {
-            return true;
-        };
-        let left = |kept: &Kept| self.inputs.stop.max_new_tokens - kept.response.num_tokens();
-        let block_len = |kept: &Kept| left(kept).min(self.config.block_len.unwrap_or(usize::MAX));
-        let growing = || self.kept.iter().filter(|kept| kept.branch.is_some());
-        let per_branch = self.config.num_candidates + self.config.audit;
-        let drawn = growing().map(|kept| per_branch.saturating_mul(block_len(kept)) as u64);
-        let drawn = drawn.fold(0, u64::saturating_add);
-        let rest = growing()
-            .map(|kept| (left(kept) - block_len(kept)) as u64)
-            .max()
-            .unwrap_or(0);
-        // A kept block that ends early leaves more to continue with, and has cost as much less.
-        self.tokens_generated.saturating_add(drawn).saturating_add(rest) <= budget
+        let more = self
+            .kept
+            .greatest_cost(&self.config, self.inputs.stop.max_new_tokens);
+        let budget = self.config.token_budget;
+        budget.is_none_or(|budget| self.tokens_generated.saturating_add(more) <= budget)
     }
 
-    /// Prunes all branches but one.
-    fn keep_only(&mut self, place: usize) {
-        let only = self.kept.swap_remove(place);
-        let mut dropped: Vec<BranchId> = self.kept.drain(..).filter_map(|kept| kept.branch).collect();
-        // Draws with replacement can have kept one branch several times.
-        dropped.retain(|&branch| Some(branch) != only.branch);
-        dropped.sort_unstable();
-        dropped.dedup();
-        self.actions
-            .extend(dropped.into_iter().map(|branch| Action::Prune { branch }));
-        self.kept.push(only);
+    /// Keeps one branch and samples it to its end.
+    fn begin_continuing(&mut self, best: usize) {
+        self.kept.keep_only(best, &mut self.actions);
         self.commit();
+        match self.kept.at(0).branch {
+            Some(branch) => self.phase = Phase::Continuing(branch),
+            None => self.begin_selecting(0),
+        }
     }
 
     /// Forks the candidates of the next choice. The first child of a branch inherits it, further ones are its copies.
@@ -197,13 +151,11 @@ impl CdBlock {
         self.num_choices += 1;
         let mut inherited: Vec<BranchId> = Vec::new();
         let num_candidates = self.config.num_candidates;
-        for place in 0..self.kept.len() {
-            let Some(parent) = self.kept[place].branch else {
-                self.draws.push(Draw::carried(
-                    place,
-                    &self.kept[place].response,
-                    &self.kept[place].values,
-                ));
+        for place in self.kept.places() {
+            let kept = self.kept.at(place);
+            let Some(parent) = kept.branch else {
+                self.draws
+                    .push(Draw::carried(place, &kept.response, &kept.values));
                 continue;
             };
             let num_children = num_candidates + self.config.audit;
@@ -217,7 +169,7 @@ impl CdBlock {
                 let is_audit = child >= num_candidates;
                 // Only a single branch has audit blocks, so their indices come after all candidates'.
                 let stream_idx = place * num_candidates + child;
-                let response = self.kept[place].response.clone();
+                let response = self.kept.at(place).response.clone();
                 self.draws
                     .push(Draw::growing(place, stream_idx, branch, response, is_audit));
             }
@@ -314,68 +266,66 @@ impl CdBlock {
         }
         let draws = std::mem::take(&mut self.draws);
         let (candidates, audit): (Vec<Draw>, Vec<Draw>) = draws.into_iter().partition(|draw| !draw.is_audit);
-        let contenders: Vec<Contender<'_>> = candidates
-            .iter()
-            .map(|draw| Contender {
-                mixed_value: self.valuer.mixed(&draw.values),
-                parent_mixed_value: self.kept[draw.place].mixed_value,
-                values: &draw.values,
-                num_copies: if draw.is_carried {
-                    self.config.num_candidates
-                } else {
-                    1
-                },
-            })
-            .collect();
+        let contenders = self.contenders(&candidates);
         let chosen = self.chooser.keep(&contenders, self.num_choices - 1);
         if self.config.audit > 0 {
             let audit_values: Vec<f64> = audit.iter().map(|draw| self.valuer.mixed(&draw.values)).collect();
-            self.drift
-                .add_estimate(contenders[chosen.kept[0]].mixed_value, &audit_values);
+            let kept_value = contenders[chosen.kept[0]].mixed_value;
+            self.drift.add_estimate(kept_value, &audit_values);
         }
         if self.inputs.trace {
             let mixed_value = |idx: usize| chosen.mixed_value(&contenders[idx]);
             let traced = candidates.iter().enumerate();
-            let traced =
-                traced.map(|(idx, draw)| self.traced(draw, mixed_value(idx), chosen.kept.contains(&idx)));
+            let traced = traced.map(|(idx, draw)| self.traced(draw, mixed_value(idx), chosen.keeps(idx)));
             let step = TraceStep::Block {
                 committed_len: self.committed.len(),
                 candidates: traced.collect(),
             };
             self.trace.push(step);
         }
-        let mixed: Vec<f64> = contenders.iter().map(|contender| contender.mixed_value).collect();
-        self.reseat(&candidates, &audit, &chosen.kept, &mixed);
+        self.reseat(&candidates, &audit, &chosen);
         self.go_on();
     }
 
+    fn contenders<'a>(&self, candidates: &'a [Draw]) -> Vec<Contender<'a>> {
+        let contender = |draw: &'a Draw| Contender {
+            mixed_value: self.valuer.mixed(&draw.values),
+            parent_mixed_value: self.kept.at(draw.place).mixed_value,
+            values: &draw.values,
+            num_copies: if draw.is_carried {
+                self.config.num_candidates
+            } else {
+                1
+            },
+        };
+        candidates.iter().map(contender).collect()
+    }
+
     /// Makes the chosen candidates the kept branches and prunes all others.
-    fn reseat(&mut self, candidates: &[Draw], audit: &[Draw], chosen: &[usize], mixed_values: &[f64]) {
+    fn reseat(&mut self, candidates: &[Draw], audit: &[Draw], chosen: &Chosen) {
         let losers = candidates
             .iter()
             .enumerate()
-            .filter(|(idx, _)| !chosen.contains(idx));
-        let pruned = losers
-            .map(|(_, draw)| draw)
-            .chain(audit)
-            .filter_map(|draw| draw.branch);
+            .filter(|&(idx, _)| !chosen.keeps(idx));
+        let losers = losers.map(|(_, draw)| draw).chain(audit);
+        let pruned = losers.filter_map(|draw| draw.branch);
         self.actions.extend(pruned.map(|branch| Action::Prune { branch }));
-        let kept = chosen.iter().map(|&idx| {
+        let kept = chosen.kept.iter().map(|&idx| {
             let draw = &candidates[idx];
             Kept {
                 branch: draw.branch,
                 response: draw.response.clone(),
                 values: draw.values.clone(),
-                mixed_value: mixed_values[idx],
-                num_blocks: self.kept[draw.place].num_blocks + u64::from(!draw.is_carried),
+                mixed_value: self.valuer.mixed(&draw.values),
+                num_blocks: self.kept.at(draw.place).num_blocks + u64::from(!draw.is_carried),
             }
         });
-        self.kept = kept.collect();
+        self.kept = KeptBranches::of(kept.collect());
         self.commit();
     }
 
     fn traced(&self, draw: &Draw, mixed_value: f64, is_kept: bool) -> TracedBlock {
-        let parent = &self.kept[draw.place].response;
+        let parent = &self.kept.at(draw.place).response;
         let token_ids = draw.response.token_ids()[parent.num_tokens()..].to_vec();
         TracedBlock {
             parent: draw.place,
@@ -388,15 +338,8 @@ impl CdBlock {
         }
     }
 
-    /// What all kept branches share is certain, because the answer descends from one of them.
     fn commit(&mut self) {
-        let mut shared = self.kept[0].response.token_ids();
-        for kept in &self.kept[1..] {
-            let others = kept.response.token_ids();
-            let len = shared.iter().zip(others).take_while(|(a, b)| a == b).count();
-            shared = &shared[..len];
-        }
-        let new = shared[self.committed.len()..].to_vec();
+        let new = self.kept.shared_tokens()[self.committed.len()..].to_vec();
         self.commit_tokens(&new);
     }
 
@@ -407,7 +350,7 @@ impl CdBlock {
         }
     }
 
-    fn take_continuation(&mut self, rows: &[RowAnswer]) -> Result<(), DecodeError> {
+    fn take_continuation(&mut self, branch: BranchId, rows: &[RowAnswer]) -> Result<(), DecodeError> {
         check_count("rows", 1, rows.len())?;
         let RowAnswer::Sampled(sampled) = &rows[0] else {
             return Err(DecodeError::UnexpectedAnswer {
@@ -415,29 +358,22 @@ impl CdBlock {
                 got: rows[0].kind(),
             });
         };
-        let kept = &mut self.kept[0];
-        let is_finished = kept
-            .response
-            .push(sampled, &self.inputs.stop, self.inputs.token_bytes.as_ref());
-        if let Some(branch) = kept.branch {
-            let token = sampled.token;
-            self.actions.push(if is_finished {
-                Action::Prune { branch }
-            } else {
-                Action::Append { branch, token }
-            });
-        }
+        let (rules, bytes) = (&self.inputs.stop, self.inputs.token_bytes.as_ref());
+        let is_finished = self.kept.at_mut(0).response.push(sampled, rules, bytes);
         self.tokens_generated += 1;
         self.commit_tokens(&[sampled.token]);
         if is_finished {
-            self.kept[0].branch = None;
+            self.actions.push(Action::Prune { branch });
             self.begin_selecting(0);
+        } else {
+            let token = sampled.token;
+            self.actions.push(Action::Append { branch, token });
         }
         Ok(())
     }
 
     fn begin_selecting(&mut self, best: usize) {
-        let kept = std::mem::take(&mut self.kept);
+        let kept = self.kept.take();
         let answer = &kept[best];
         let rest = answer.response.token_ids()[self.committed.len()..].to_vec();
         self.commit_tokens(&rest);
@@ -468,20 +404,13 @@ fn check_count(what: &'static str, expected: usize, got: usize) -> Result<(), De
 
 impl Decoder for CdBlock {
     fn next_need(&self) -> Need {
-        match (&self.phase, self.kept.first()) {
-            (Phase::Selecting(selecting), _) => selecting.next_need(),
-            (
-                Phase::Continuing,
-                Some(Kept {
-                    branch: Some(branch),
-                    response,
-                    ..
-                }),
-            ) => {
-                // Candidate 0 has not drawn beyond what is kept, so its coins are fresh.
-                Need::Rows(vec![self.sample_request(*branch, 0, response)])
+        match &self.phase {
+            Phase::Selecting(selecting) => selecting.next_need(),
+            // Candidate 0 has not drawn beyond what is kept, so its coins are fresh.
+            Phase::Continuing(branch) => {
+                Need::Rows(vec![self.sample_request(*branch, 0, &self.kept.at(0).response)])
             }
-            _ => self.choosing_need(),
+            Phase::Choosing => self.choosing_need(),
         }
     }
 
@@ -493,18 +422,13 @@ impl Decoder for CdBlock {
         if let Phase::Selecting(selecting) = &mut self.phase {
             return selecting.feed(answer);
         }
-        let expected = match self.next_need() {
-            Need::Values(_) => "values",
-            _ => "rows",
-        };
-        match (answer, expected) {
-            (Answer::Rows(rows), "rows") if matches!(self.phase, Phase::Continuing) => {
-                self.take_continuation(&rows)
-            }
-            (Answer::Rows(rows), "rows") => self.take_candidate_rows(&rows),
-            (Answer::Values(values), "values") => self.take_asked(&values),
-            (answer, expected) => Err(DecodeError::UnexpectedAnswer {
-                expected,
+        let wants_rows = self.draws.is_empty() || self.draws.iter().any(Draw::wants_row);
+        match (&self.phase, answer) {
+            (&Phase::Continuing(branch), Answer::Rows(rows)) => self.take_continuation(branch, &rows),
+            (_, Answer::Rows(rows)) if wants_rows => self.take_candidate_rows(&rows),
+            (_, Answer::Values(values)) if !wants_rows => self.take_asked(&values),
+            (_, answer) => Err(DecodeError::UnexpectedAnswer {
+                expected: if wants_rows { "rows" } else { "values" },
                 got: answer.kind(),
             }),
         }

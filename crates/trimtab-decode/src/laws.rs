@@ -1,5 +1,6 @@
 //! Decoders run on the enumerable model, and the test that their results follow a law. Shared by the tests.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
@@ -55,34 +56,47 @@ pub(crate) fn steering(weights: &[f64], source: impl Fn(usize) -> ValueSource) -
 }
 
 /// Exact prefix values on a model: scorer 0 of [`count_a`], scorer 1 of [`length`]. Asked for, they give the same.
-pub(crate) struct ExactScorers<'a>(pub(crate) &'a TableLm);
+pub(crate) struct ExactScorers<'a> {
+    model: &'a TableLm,
+    states: HashMap<Vec<TokenId>, Vec<f32>>,
+    actions: HashMap<Vec<TokenId>, Vec<Vec<f32>>>,
+}
 
-impl ExactScorers<'_> {
-    const REWARDS: [&'static dyn Fn(&[TokenId]) -> f64; 2] = [&count_a, &length];
+impl<'a> ExactScorers<'a> {
+    const REWARDS: [fn(&[TokenId]) -> f64; 2] = [count_a, length];
 
-    /// The values as a decoder sees them, which is rounded to f32.
-    pub(crate) fn values(&self, tokens: &[TokenId]) -> Vec<f64> {
-        let value =
-            |reward: &&dyn Fn(&[TokenId]) -> f64| f64::from(self.0.state_value(tokens, *reward) as f32);
-        Self::REWARDS.iter().map(value).collect()
+    pub(crate) fn new(model: &'a TableLm) -> Self {
+        Self {
+            model,
+            states: HashMap::new(),
+            actions: HashMap::new(),
+        }
     }
 }
 
 impl Scorers for ExactScorers<'_> {
     fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32> {
-        self.values(tokens).iter().map(|&value| value as f32).collect()
+        let value = |reward: fn(&[TokenId]) -> f64| self.model.state_value(tokens, &reward) as f32;
+        let values = self.states.entry(tokens.to_vec());
+        values
+            .or_insert_with(|| Self::REWARDS.into_iter().map(value).collect())
+            .clone()
     }
 
     fn action_values(&mut self, tokens: &[TokenId]) -> Vec<Vec<f32>> {
-        let of_reward = |reward: &&dyn Fn(&[TokenId]) -> f64| {
-            let values = self.0.action_values(tokens, *reward);
+        let of_reward = |reward: fn(&[TokenId]) -> f64| {
+            let values = self.model.action_values(tokens, &reward);
             values.into_iter().map(|value| value as f32).collect()
         };
-        Self::REWARDS.iter().map(of_reward).collect()
+        let values = self.actions.entry(tokens.to_vec());
+        values
+            .or_insert_with(|| Self::REWARDS.into_iter().map(of_reward).collect())
+            .clone()
     }
 
     fn asked_values(&mut self, prefix: &Prefix) -> Vec<f64> {
-        self.values(&prefix.token_ids)
+        let values = self.state_values(&prefix.token_ids);
+        values.into_iter().map(f64::from).collect()
     }
 }
 
@@ -103,10 +117,20 @@ pub(crate) fn run_on(model: &TableLm, spec: &str, prompt: u64) -> Result<Outcome
 
 /// Runs a decoder on `model` with [`count_a`] as reward and exact prefix values.
 pub(crate) fn run_with(model: &TableLm, spec: &str, inputs: DecoderInputs) -> Result<Outcome, DecodeError> {
+    run_steered(model, spec, inputs, &mut ExactScorers::new(model))
+}
+
+/// The same with other prefix values.
+pub(crate) fn run_steered(
+    model: &TableLm,
+    spec: &str,
+    inputs: DecoderInputs,
+    scorers: &mut dyn Scorers,
+) -> Result<Outcome, DecodeError> {
     let mut decoder = spec.parse::<DecodeSpec>()?.build(inputs)?;
     let mut reward = |candidate: &Candidate| count_a(&candidate.token_ids);
     let logits = &mut |prefix: &[TokenId]| model.logits(prefix);
-    drive_steered(decoder.as_mut(), logits, &mut reward, &mut ExactScorers(model))
+    drive_steered(decoder.as_mut(), logits, &mut reward, scorers)
 }
 
 /// Runs a decoder on the tiny model.
@@ -127,10 +151,11 @@ pub(crate) fn answer_counts_with(
 ) -> Vec<u64> {
     let model = TableLm::tiny();
     let sequences = model.enumerate();
+    let mut scorers = ExactScorers::new(&model);
     let mut counts = vec![0; sequences.len()];
     for prompt in 0..num_runs {
-        let outcome =
-            run_with(&model, spec, inputs(prompt)).expect("the spec is valid and rewards are numbers");
+        let outcome = run_steered(&model, spec, inputs(prompt), &mut scorers)
+            .expect("the spec is valid and rewards are numbers");
         let answer = &outcome.candidates[outcome.chosen].token_ids;
         let idx = sequences.iter().position(|(tokens, _)| tokens == answer);
         counts[idx.expect("every response is a sequence of the model")] += 1;

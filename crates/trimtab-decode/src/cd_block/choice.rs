@@ -36,17 +36,33 @@ impl<'a> Contender<'a> {
 pub(super) struct Chosen {
     /// Indices of the kept candidates. By value: in order of index; at random: in order of the draws.
     pub(super) kept: Vec<usize>,
+    is_kept: Vec<bool>,
     floor: Option<(usize, f64)>,
 }
 
 impl Chosen {
+    fn new(kept: Vec<usize>, num_contenders: usize, floor: Option<(usize, f64)>) -> Self {
+        let mut is_kept = vec![false; num_contenders];
+        for &idx in &kept {
+            is_kept[idx] = true;
+        }
+        Self { kept, is_kept, floor }
+    }
+
+    /// Whether a candidate is among the kept.
+    pub(super) fn keeps(&self, idx: usize) -> bool {
+        self.is_kept[idx]
+    }
+
     /// The value by which a candidate was compared, what the floor added included.
     pub(super) fn mixed_value(&self, contender: &Contender<'_>) -> f64 {
-        let added = self
-            .floor
-            .map_or(0.0, |(term, weight)| weight * contender.values[term]);
-        contender.mixed_value + added
+        with_floor(contender, self.floor)
     }
+}
+
+fn with_floor(contender: &Contender<'_>, floor: Option<(usize, f64)>) -> f64 {
+    let added = floor.map_or(0.0, |(term, weight)| weight * contender.values[term]);
+    contender.mixed_value + added
 }
 
 /// A rule that keeps some of several candidates.
@@ -83,10 +99,7 @@ impl Chooser {
                     // The candidate of greatest weight has positive probability, so there is always one.
                     categorical(&log_probs, stream.uniform(choice_idx)).unwrap_or(0)
                 };
-                Chosen {
-                    kept: self.streams.iter().map(draw).collect(),
-                    floor: None,
-                }
+                Chosen::new(self.streams.iter().map(draw).collect(), contenders.len(), None)
             }
         }
     }
@@ -104,20 +117,15 @@ impl Chooser {
 
     fn keep_best(&self, contenders: &[Contender<'_>]) -> Chosen {
         let (best, added) = best_with_floor(contenders, self.floor);
-        let chosen = Chosen {
-            kept: Vec::new(),
-            floor: self.floor.map(|floor| (floor.term, added)),
-        };
+        let floor = self.floor.map(|floor| (floor.term, added));
         let mut order: Vec<usize> = (0..contenders.len()).collect();
-        let key = |idx: usize| (idx == best, chosen.mixed_value(&contenders[idx]));
-        // The sort is stable, so equals stay in order of their indices.
-        order.sort_by(|&a, &b| key(b).0.cmp(&key(a).0).then(key(b).1.total_cmp(&key(a).1)));
+        let value = |idx: usize| with_floor(&contenders[idx], floor);
+        // The sort is stable, so equals stay in order of their indices. The best comes first even where it ties at the
+        // floor's weight or rounding would put it behind.
+        order.sort_by(|&a, &b| (b == best).cmp(&(a == best)).then(value(b).total_cmp(&value(a))));
         order.truncate(self.num_places);
         order.sort_unstable();
-        Chosen {
-            kept: order,
-            ..chosen
-        }
+        Chosen::new(order, contenders.len(), floor)
     }
 }
 

@@ -103,11 +103,11 @@ impl CdBlockConfig {
     }
 
     fn validate_choice(&self) -> Result<(), DecodeError> {
-        if let BlockChoice::Proportional { temperature } = self.choice {
-            if !(temperature.is_finite() && temperature > 0.0) {
-                let expected = "a finite number above 0 (choose=best is its limit at 0)";
-                return Err(DecodeError::invalid("cd-block temp", expected, &temperature));
-            }
+        if let BlockChoice::Proportional { temperature } = self.choice
+            && !(temperature.is_finite() && temperature > 0.0)
+        {
+            let expected = "a finite number above 0 (choose=best is its limit at 0)";
+            return Err(DecodeError::invalid("cd-block temp", expected, &temperature));
         }
         if self.audit > 0 && (self.beams > 1 || self.choice != BlockChoice::Best) {
             let expected = "0 with beams or choose=proportional, for which there is a bound only";
