@@ -12,6 +12,7 @@ use trimtab_decode::DecodeError;
 use trimtab_engine::EngineError;
 use trimtab_kernels::pool::PoolError;
 use trimtab_model::ModelError;
+use trimtab_scorer::ScorerError;
 use trimtab_tokenizer::TokenizerError;
 
 /// Errors of this crate.
@@ -87,12 +88,84 @@ pub enum RuntimeError {
         "the reward stopped working in the middle of a score; this is a bug of the reward, please report it"
     )]
     ScorerDied,
+    /// A response does not fit the model.
+    #[error(
+        "response {idx}: a prompt of {prompt} tokens and a response of {response} exceed the context of {context}; leave \
+         the response out, or draw with fewer new tokens"
+    )]
+    ResponseTooLong {
+        /// Its place among the items.
+        idx: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens of the response.
+        response: usize,
+        /// Context of the model.
+        context: usize,
+    },
+    /// A prompt without a token has no state.
+    #[error("response {idx}: its prompt has no tokens, expected at least one")]
+    EmptyPromptIds {
+        /// Its place among the items.
+        idx: usize,
+    },
+    /// Token features were made for another model.
+    #[error(
+        "token features for a vocabulary of {features} tokens, the model has {model}; make them from this model"
+    )]
+    OtherVocabulary {
+        /// Tokens that have features.
+        features: usize,
+        /// Tokens of the model.
+        model: usize,
+    },
+    /// A scorer reads hidden states of another width than the model has.
+    #[error(
+        "scorer {scorer} reads hidden states of {expected}, the model has {got}; use the model that it was trained on"
+    )]
+    OtherWidth {
+        /// Name of the scorer.
+        scorer: String,
+        /// Width that it reads.
+        expected: usize,
+        /// Width that the model has.
+        got: usize,
+    },
+    /// A steering term that nobody answers.
+    #[error("no scorer is called {name}, which the job's steering asks for values")]
+    NoScorer {
+        /// Name of the term.
+        name: String,
+    },
+    /// A value is NaN, so that blocks cannot be ordered.
+    #[error(
+        "{}scorer {name}: expected a number as value, got NaN for the response that begins {text:?}; fix the scorer, \
+         or leave it out",
+        prefix(label)
+    )]
+    NanValue {
+        /// The scorer.
+        name: String,
+        /// [`Job::label`](crate::Job::label).
+        label: String,
+        /// The response's beginning.
+        text: String,
+    },
+    /// A scorer cannot be read or used.
+    #[error(transparent)]
+    Scorer(Box<ScorerError>),
     /// Rewards are needed and no reward was given.
     #[error("{decode} chooses by reward and none is given; name one, e.g. --reward length")]
     NoReward {
         /// The decoding method.
         decode: String,
     },
+}
+
+impl From<ScorerError> for RuntimeError {
+    fn from(error: ScorerError) -> Self {
+        Self::Scorer(Box::new(error))
+    }
 }
 
 /// A label before a message; nothing for the one job of a run that needs no name.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use trimtab_base::{PromptKey, RewardError, RewardModel, ScoreInput, Seed, TokenBytes, TokenId};
-use trimtab_decode::{Candidate, DecodeSpec, Decoder, DecoderInputs, Outcome, Steering, StopRules};
+use trimtab_decode::{Candidate, DecodeSpec, Decoder, DecoderInputs, Outcome, Prefix, Steering, StopRules};
 use trimtab_engine::{Engine, EngineError, Event, Prompt, Request, RequestId, Usage};
 
+use crate::asked::{AskedPrefix, Judges};
 use crate::error::RuntimeError;
 use crate::scorer::{Scored, Scorer, ToScore};
 
@@ -53,6 +54,13 @@ pub struct JobResult {
 pub enum RunEvent {
     /// A job has ended.
     Finished(JobResult),
+    /// More of a job's answer is certain, for streaming; methods that decide at the end have nothing to say before.
+    Committed {
+        /// Place among the jobs.
+        job_idx: usize,
+        /// Tokens that follow those of earlier events.
+        token_ids: Vec<TokenId>,
+    },
     /// The engine has made a step; `rows` positions have been run since the start.
     Stepped {
         /// Positions, prompts' included.
@@ -92,22 +100,46 @@ pub fn run_jobs<E: From<RuntimeError>>(
     limits: RunLimits,
     on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
 ) -> Result<(), E> {
-    if let Some(job) = jobs
-        .iter()
-        .find(|job| job.decode.needs_rewards() && reward.is_none())
-    {
-        return Err(RuntimeError::NoReward {
-            decode: job.decode.to_string(),
+    run_judged_jobs(
+        engine,
+        token_bytes,
+        jobs,
+        Judges::by_reward(reward),
+        limits,
+        on_event,
+    )
+}
+
+/// [`run_jobs`] with scorers that are asked for values of unfinished responses.
+///
+/// # Errors
+/// Those of [`run_jobs`]; also a steering term that nobody answers, and a value that is NaN.
+pub fn run_judged_jobs<E: From<RuntimeError>>(
+    engine: &mut Engine,
+    token_bytes: &Arc<dyn TokenBytes>,
+    jobs: &[Job],
+    judges: Judges<'_>,
+    limits: RunLimits,
+    on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
+) -> Result<(), E> {
+    for job in jobs {
+        if job.decode.needs_rewards() && judges.reward.is_none() {
+            return Err(RuntimeError::NoReward {
+                decode: job.decode.to_string(),
+            }
+            .into());
         }
-        .into());
+        judges.check(job)?;
     }
     std::thread::scope(|scope| {
-        let scorer = reward.map(|reward| Scorer::start(scope, reward));
+        let scorer = judges.reward.map(|reward| Scorer::start(scope, reward));
         let mut run = Run {
             engine,
             token_bytes,
             jobs,
             scorer,
+            judges,
+            asked: Vec::new(),
             limits,
             next_job: 0,
             waiting: None,
@@ -130,11 +162,21 @@ struct Running {
     branches: usize,
 }
 
-struct Run<'a> {
+/// Values that a request waits for.
+struct Question {
+    request: RequestId,
+    job_idx: usize,
+    prefixes: Vec<Prefix>,
+}
+
+struct Run<'a, 'b> {
     engine: &'a mut Engine,
     token_bytes: &'a Arc<dyn TokenBytes>,
     jobs: &'a [Job],
     scorer: Option<Scorer>,
+    judges: Judges<'b>,
+    /// Of the present step.
+    asked: Vec<Question>,
     limits: RunLimits,
     next_job: usize,
     /// Decoder of `next_job`, built and waiting for room.
@@ -143,7 +185,7 @@ struct Run<'a> {
     live: usize,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn drive<E: From<RuntimeError>>(
         &mut self,
         on_event: &mut dyn FnMut(RunEvent) -> Result<(), E>,
@@ -174,6 +216,7 @@ impl Run<'_> {
         for event in events {
             self.handle(event, on_event)?;
         }
+        self.answer_values()?;
         let rows = self.engine.stats().rows;
         on_event(RunEvent::Stepped { rows })?;
         Ok(num_events)
@@ -245,6 +288,20 @@ impl Run<'_> {
                 }
                 Ok(())
             }
+            Event::ValuesWanted { request, prefixes } => {
+                if let Some(&Running { job_idx, .. }) = self.running.get(&request) {
+                    self.asked.push(Question {
+                        request,
+                        job_idx,
+                        prefixes,
+                    });
+                }
+                Ok(())
+            }
+            Event::Committed { request, token_ids } => match self.running.get(&request) {
+                Some(&Running { job_idx, .. }) => on_event(RunEvent::Committed { job_idx, token_ids }),
+                None => Ok(()),
+            },
             Event::Finished {
                 request,
                 outcome,
@@ -262,6 +319,26 @@ impl Run<'_> {
                 None => Ok(()),
             },
         }
+    }
+
+    /// Answers what this step has asked, of all requests at once: a scorer has a model of its own to fill a batch of.
+    fn answer_values(&mut self) -> Result<(), RuntimeError> {
+        let questions = std::mem::take(&mut self.asked);
+        let jobs = self.jobs;
+        let asked = questions.iter().flat_map(|question| {
+            let job = &jobs[question.job_idx];
+            question
+                .prefixes
+                .iter()
+                .map(move |prefix| AskedPrefix { job, prefix })
+        });
+        let mut values = self.judges.values(&asked.collect::<Vec<_>>())?.into_iter();
+        for question in questions {
+            let own = values.by_ref().take(question.prefixes.len()).collect();
+            let answered = self.engine.answer_values(question.request, own);
+            answered.map_err(|cause| failed(&jobs[question.job_idx], cause))?;
+        }
+        Ok(())
     }
 
     fn retire(&mut self, request: RequestId) -> Option<usize> {

@@ -9,16 +9,26 @@
 //!
 //! It does not know where models come from (the store), which rewards exist, how results are shown, or a clock.
 
+mod asked;
 mod error;
 mod gguf_vocab;
 mod jobs;
 mod loaded;
+mod prefix_features;
 mod prompt;
+mod response;
 mod scorer;
+mod state_reader;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text_judge;
 
+pub use asked::{AskedPrefix, AskedReward, AskedScorer, Judges};
 pub use error::RuntimeError;
-pub use jobs::{Job, JobResult, RunEvent, RunLimits, run_jobs};
+pub use jobs::{Job, JobResult, RunEvent, RunLimits, run_jobs, run_judged_jobs};
 pub use loaded::{LoadOptions, LoadedModel};
+pub use prefix_features::{FeatureItem, PrefixStates, prefix_features, token_features};
 pub use prompt::PromptStyle;
+pub use response::EncodedResponse;
+pub use state_reader::ReaderLimits;
+pub use text_judge::{HeadReward, LOG_PROBABILITY, LOGIT, SeparateScorer};

@@ -7,6 +7,8 @@ use trimtab_base::{TokenBytes, TokenId};
 use trimtab_checkpoint::Format;
 use trimtab_engine::{CpuBackend, Engine, EngineConfig};
 use trimtab_kernels::pool::Pool;
+use trimtab_model::load::WeightSource;
+use trimtab_model::names::Role;
 use trimtab_model::{Model, ModelConfig, ModelFile, PrecisionPlan};
 use trimtab_tokenizer::Tokenizer;
 
@@ -22,9 +24,12 @@ pub struct LoadOptions {
     pub num_threads: usize,
 }
 
-/// A model ready to answer.
+/// A model ready to answer. Clones share everything.
+#[derive(Clone)]
 pub struct LoadedModel {
     model: Arc<Model>,
+    /// As the file has them, before any smoothing or packing.
+    weights: Arc<dyn WeightSource>,
     tokenizer: Arc<Tokenizer>,
     pool: Arc<Pool>,
 }
@@ -45,6 +50,7 @@ impl LoadedModel {
         let model = Arc::new(file.load(options.plan, &pool, &calibration)?);
         Ok(Self {
             model,
+            weights: file.weights(),
             tokenizer,
             pool,
         })
@@ -68,6 +74,16 @@ impl LoadedModel {
     /// The packed model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Writes the output embedding of `token`, as the file has it. `row`: `[hidden]`
+    pub(crate) fn read_output_row(&self, token: usize, row: &mut [f32]) {
+        let role = if self.config().tied_head {
+            Role::Embedding
+        } else {
+            Role::Head
+        };
+        self.weights.read_row(role, token, row);
     }
 
     /// The threads that it runs on.

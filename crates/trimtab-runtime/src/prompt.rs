@@ -25,17 +25,27 @@ impl PromptStyle {
     /// A system message for a model without a template, a template that refuses the messages, or one that changes
     /// them so that written-out control tokens cannot be told from its own.
     pub fn encode(&self, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<TokenId>, RuntimeError> {
+        self.encode_turns(tokenizer, &[("user", prompt)])
+    }
+
+    /// Token ids of a dialogue, given as pairs of role and content, up to the opening of the next answer.
+    ///
+    /// # Errors
+    /// Those of [`Self::encode`]; without a chat template, anything but one turn of the user.
+    pub fn encode_turns(
+        &self,
+        tokenizer: &Tokenizer,
+        turns: &[(&str, &str)],
+    ) -> Result<Vec<TokenId>, RuntimeError> {
         if self.raw || tokenizer.chat_template().is_none() {
-            if self.system.is_some() {
-                return Err(RuntimeError::NoChatTemplate);
-            }
-            return encode_raw(tokenizer, prompt);
+            return match (&self.system, turns) {
+                (None, [("user", prompt)]) => encode_raw(tokenizer, prompt),
+                _ => Err(RuntimeError::NoChatTemplate),
+            };
         }
-        let system = self
-            .system
-            .iter()
-            .map(|text| Message::new("system", text.clone()));
-        let messages: Vec<Message> = system.chain([Message::new("user", prompt)]).collect();
+        let system = self.system.iter().map(|text| ("system", text.as_str()));
+        let turns = system.chain(turns.iter().copied());
+        let messages: Vec<Message> = turns.map(|(role, content)| Message::new(role, content)).collect();
         let options = RenderOptions {
             add_generation_prompt: true,
             ..RenderOptions::default()

@@ -93,7 +93,7 @@ impl RewardModel for CountE {
 
 const PROMPTS: [&str; 5] = ["hello", "a", "the quick brown fox", "zebra", "one two three"];
 
-fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
+pub(crate) fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
     let job = |(idx, prompt): (usize, &&str)| Job {
         label: format!("prompt {idx}"),
         prompt: (*prompt).to_owned(),
@@ -287,7 +287,7 @@ fn errors_of_the_caller_stop_the_run() {
                     decode: "stop here".to_owned(),
                 })
             }
-            RunEvent::Stepped { .. } => Ok(()),
+            RunEvent::Stepped { .. } | RunEvent::Committed { .. } => Ok(()),
         },
     );
     assert!(ran.unwrap_err().to_string().contains("stop here"));

@@ -6,4 +6,6 @@
 
 mod golden;
 mod jobs;
+mod prefix_features;
+mod text_judge;
 mod tiny_model;
