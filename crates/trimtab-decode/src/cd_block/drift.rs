@@ -67,7 +67,7 @@ impl Drift {
 /// of the bound: 0 where all blocks are equal, the bound where none ties. Differs from the paper's logarithm by a term of
 /// mean zero, for which it is never negative, never above the bound, and, with as many such blocks as candidates, some
 /// hundredths of a nat off on average where the plug-in logarithm is tenths off.
-fn choice_estimate_nats(num_candidates: usize, kept_value: f64, audit_values: &[f64]) -> f64 {
+pub(super) fn choice_estimate_nats(num_candidates: usize, kept_value: f64, audit_values: &[f64]) -> f64 {
     let num_candidates = num_candidates as f64;
     let num_below = audit_values.iter().filter(|&&value| value < kept_value).count() as f64;
     let num_tied = audit_values.iter().filter(|&&value| value == kept_value).count() as f64;

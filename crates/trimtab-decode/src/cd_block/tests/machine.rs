@@ -1,0 +1,654 @@
+//! What the machine does besides its law: coins, branches, budgets, block ends, traces, refusals.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::laws::{count_a, inputs, run, run_with, steering};
+use crate::need::{Candidate, FinishReason, Prefix};
+use crate::spec::DecodeSpec;
+use crate::steering::{Floor, Steering};
+use crate::stop::StopRules;
+use crate::testing::drive_steered;
+
+/// The answer's tokens.
+fn answer(spec: &str, inputs: DecoderInputs) -> Vec<TokenId> {
+    let outcome = run_with(&TableLm::tiny(), spec, inputs).expect("it runs");
+    outcome.candidates[outcome.chosen].token_ids.clone()
+}
+
+#[test]
+fn whole_blocks_are_best_of_k_draw_for_draw() {
+    for prompt in 0..300 {
+        // The value of a response that has ended is its reward.
+        let best = answer("bon:n=5,t=0.8", inputs(prompt));
+        for spec in [
+            "cd-block:k=5,m=whole,t=0.8",
+            "cd-block:k=5,m=4,t=0.8",
+            "cd-block:k=5,m=900,t=0.8",
+        ] {
+            assert_eq!(answer(spec, inputs(prompt)), best, "{spec} {prompt}");
+        }
+        // B branches of whole responses are the best of B K.
+        assert_eq!(
+            answer("cd-block:k=2,m=whole,beams=3", inputs(prompt)),
+            answer("bon:6", inputs(prompt))
+        );
+    }
+}
+
+#[test]
+fn one_candidate_is_plain_sampling_draw_for_draw() {
+    for prompt in 0..200 {
+        let plain = run("sample:top_k=2", prompt).candidates.remove(0);
+        for block_len in ["1", "2", "whole"] {
+            let outcome = run(&format!("cd-block:k=1,m={block_len},top_k=2"), prompt);
+            assert_eq!(outcome.candidates, [plain.clone()], "{block_len}");
+            assert_eq!(outcome.tokens_generated, plain.token_ids.len() as u64);
+            let block_kl = outcome.block_kl.expect("blocks were chosen");
+            assert_eq!((block_kl.bound_nats, block_kl.estimate_nats), (0.0, None));
+        }
+    }
+}
+
+#[test]
+fn blocks_draw_with_coins_of_candidate_and_position() {
+    // Candidates of the first block begin as best-of-N's; audit blocks change no answer.
+    for prompt in 0..100 {
+        let inputs = DecoderInputs {
+            trace: true,
+            ..inputs(prompt)
+        };
+        let drawn = run("bon:4", prompt).candidates;
+        let outcome = run_with(&TableLm::tiny(), "cd-block:k=4,m=2", inputs.clone()).expect("it runs");
+        let TraceStep::Block { candidates, .. } = &outcome.trace[0] else {
+            panic!("blocks only")
+        };
+        for (block, candidate) in candidates.iter().zip(&drawn) {
+            assert!(candidate.token_ids.starts_with(&block.token_ids));
+        }
+        let audited = run_with(&TableLm::tiny(), "cd-block:k=4,m=2,audit=3", inputs).expect("it runs");
+        assert_eq!(
+            (&audited.candidates, &audited.trace),
+            (&outcome.candidates, &outcome.trace)
+        );
+        assert!(audited.tokens_generated > outcome.tokens_generated);
+    }
+}
+
+#[test]
+fn values_that_are_asked_steer_as_those_of_rows() {
+    for prompt in 0..200 {
+        for spec in [
+            "cd-block:k=3,m=1",
+            "cd-block:k=2,m=2,beams=2",
+            "cd-block:k=3,m=whole",
+        ] {
+            let weights = [1.0, -0.4];
+            let by_row = run_with(&TableLm::tiny(), spec, inputs_of(prompt, &weights)).expect("it runs");
+            let asked = DecoderInputs {
+                steering: Arc::new(steering(&weights, |_| ValueSource::Asked)),
+                ..inputs(prompt)
+            };
+            assert_eq!(run_with(&TableLm::tiny(), spec, asked).as_ref(), Ok(&by_row));
+            // The second of two is asked: the caller's list has that one alone.
+            let mixed = |idx| {
+                if idx == 0 {
+                    ValueSource::Row { scorer: 0 }
+                } else {
+                    ValueSource::Asked
+                }
+            };
+            let mixed = DecoderInputs {
+                steering: Arc::new(steering(&weights, mixed)),
+                ..inputs(prompt)
+            };
+            let model = TableLm::tiny();
+            let outcome = run_steered(&model, spec, mixed, &mut SecondAsked(ExactScorers::new(&model)));
+            assert_eq!(outcome.as_ref(), Ok(&by_row));
+        }
+    }
+}
+
+struct SecondAsked<'a>(ExactScorers<'a>);
+
+impl Scorers for SecondAsked<'_> {
+    fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32> {
+        vec![self.0.state_values(tokens)[0]]
+    }
+
+    fn action_values(&mut self, _tokens: &[TokenId]) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    fn asked_values(&mut self, prefix: &Prefix) -> Vec<f64> {
+        vec![self.0.asked_values(prefix)[1]]
+    }
+}
+
+/// What a run says to its driver, for tests of single steps.
+fn steps_of(spec: &str, prompt: u64) -> Vec<(Vec<Action>, Need)> {
+    let model = TableLm::tiny();
+    let mut scorers = ExactScorers::new(&model);
+    let mut decoder = spec
+        .parse::<DecodeSpec>()
+        .and_then(|spec| spec.build(inputs(prompt)))
+        .expect("valid");
+    let mut branches: HashMap<BranchId, Tokens> = HashMap::from([(BranchId::ROOT, Vec::new())]);
+    let mut steps = Vec::new();
+    loop {
+        let (actions, need) = (decoder.take_actions(), decoder.next_need());
+        for action in &actions {
+            match *action {
+                Action::Fork { parent, child } => drop(branches.insert(child, branches[&parent].clone())),
+                Action::Append { branch, token } => branches.get_mut(&branch).expect("it lives").push(token),
+                Action::Prune { branch } => drop(branches.remove(&branch)),
+            }
+        }
+        steps.push((actions, need.clone()));
+        let Need::Rows(rows) = need else { return steps };
+        let answer = |request: &RowRequest| {
+            let tokens = &branches[&request.branch];
+            let (logits, state_values) = (model.logits(tokens), scorers.state_values(tokens));
+            let row = crate::Row {
+                logits: &logits,
+                state_values: &state_values,
+                action_values: &[],
+            };
+            request.op.apply_row(&row).expect("usable")
+        };
+        decoder
+            .feed(Answer::Rows(rows.iter().map(answer).collect()))
+            .expect("it fits");
+    }
+}
+
+#[test]
+fn losers_are_pruned_at_once_and_the_winner_is_forked_without_a_row_of_its_own() {
+    let mut num_choices = 0;
+    for prompt in 0..100 {
+        let mut live = vec![BranchId::ROOT];
+        let steps = steps_of("cd-block:k=4,m=2", prompt);
+        for (idx, (actions, need)) in steps.iter().enumerate() {
+            for action in actions {
+                match *action {
+                    Action::Fork { child, .. } => live.push(child),
+                    Action::Prune { branch } => live.retain(|&other| other != branch),
+                    Action::Append { .. } => {}
+                }
+                assert!(live.len() <= 4, "never more than K");
+            }
+            let asked_before = idx > 0 && is_all_values(&steps[idx - 1].1);
+            let is_choice =
+                asked_before && actions.iter().any(|action| matches!(action, Action::Fork { .. }));
+            if is_choice {
+                num_choices += 1;
+                // Prunes come before forks, and what is drawn next is drawn from the winner's row as it stands.
+                let first_fork = actions
+                    .iter()
+                    .position(|action| matches!(action, Action::Fork { .. }));
+                let last_prune = actions
+                    .iter()
+                    .rposition(|action| matches!(action, Action::Prune { .. }));
+                assert!(last_prune < first_fork);
+                assert!(
+                    !actions
+                        .iter()
+                        .any(|action| matches!(action, Action::Append { .. }))
+                );
+                let Need::Rows(rows) = need else {
+                    panic!("the next block's first tokens")
+                };
+                assert_eq!((rows.len(), live.len()), (4, 4));
+                assert!(rows.iter().all(|row| matches!(row.op, RowOp::Sample { .. })));
+            }
+        }
+        assert!(live.is_empty());
+    }
+    assert!(num_choices > 50);
+}
+
+fn is_all_values(need: &Need) -> bool {
+    matches!(need, Need::Rows(rows) if rows.iter().all(|row| matches!(row.op, RowOp::StateValues)))
+}
+
+#[test]
+fn blocks_of_one_length_are_valued_in_one_need() {
+    for prompt in 0..50 {
+        let steps = steps_of("cd-block:k=3,m=1", prompt);
+        // One-token blocks: rows alternate between three draws and three values.
+        for (idx, (_, need)) in steps[..steps.len() - 1].iter().enumerate() {
+            let Need::Rows(rows) = need else {
+                panic!("no scorer is asked")
+            };
+            assert_eq!((rows.len(), is_all_values(need)), (3, idx % 2 == 1));
+        }
+    }
+}
+
+#[test]
+fn a_budget_is_kept_and_spent_on_choices_as_long_as_it_lasts() {
+    let stop = StopRules {
+        max_new_tokens: 4,
+        ..inputs(0).stop
+    };
+    let mut num_choices = Vec::new();
+    for budget in [1, 4, 6, 8, 11, 1000] {
+        let mut most = 0;
+        for prompt in 0..200 {
+            for beams in [1, 2] {
+                let spec = format!("cd-block:k=3,m=1,beams={beams},budget={budget}");
+                let inputs = DecoderInputs {
+                    stop: stop.clone(),
+                    ..inputs(prompt)
+                };
+                let outcome = run_with(&TableLm::tiny(), &spec, inputs).expect("it runs");
+                // One response to the limit is drawn in any case.
+                assert!(
+                    outcome.tokens_generated <= budget.max(4),
+                    "{spec}: {}",
+                    outcome.tokens_generated
+                );
+                most = most.max(outcome.block_kl.expect("always there").num_choices);
+            }
+        }
+        num_choices.push(most);
+    }
+    // The first choice with its continuation takes 3 + 3 tokens, each further one 2 more.
+    assert_eq!(num_choices, [0, 0, 1, 2, 3, 4]);
+    for prompt in 0..50 {
+        let outcome = run("cd-block:k=3,m=1,budget=1", prompt);
+        let plain = run("sample", prompt).candidates.remove(0);
+        assert_eq!((outcome.candidates, outcome.values), (vec![plain], Vec::new()));
+    }
+}
+
+#[test]
+fn blocks_end_at_stop_strings_limits_and_line_ends() {
+    // `b` is the stop string; what ends early competes with its value as any other.
+    let stop = StopRules {
+        stop_strings: vec!["b".to_owned()],
+        max_new_tokens: 3,
+        ..inputs(0).stop
+    };
+    let mut seen = Vec::new();
+    for prompt in 0..200 {
+        let inputs = DecoderInputs {
+            stop: stop.clone(),
+            trace: true,
+            ..inputs(prompt)
+        };
+        let outcome = run_with(&TableLm::tiny(), "cd-block:k=3,m=2", inputs).expect("it runs");
+        let candidate = &outcome.candidates[outcome.chosen];
+        assert_eq!(
+            candidate.finish == FinishReason::StopString,
+            candidate.token_ids.ends_with(&[TokenId(2)])
+        );
+        assert!(candidate.token_ids.len() <= 3 && !candidate.text.contains('b'));
+        seen.push(candidate.finish);
+        for step in &outcome.trace {
+            let TraceStep::Block { candidates, .. } = step else {
+                panic!("blocks only")
+            };
+            let best = candidates
+                .iter()
+                .map(|block| block.mixed_value)
+                .fold(f64::NEG_INFINITY, f64::max);
+            let kept: Vec<&TracedBlock> = candidates.iter().filter(|block| block.is_kept).collect();
+            assert_eq!((kept.len(), kept[0].mixed_value), (1, best));
+        }
+    }
+    for reason in [
+        FinishReason::StopString,
+        FinishReason::StopToken,
+        FinishReason::Length,
+    ] {
+        assert!(seen.contains(&reason), "{reason:?}");
+    }
+}
+
+/// Token 1 is a line end, token 2 the end of a sentence.
+struct Marks;
+
+impl trimtab_base::TokenBytes for Marks {
+    fn bytes_of(&self, token: TokenId) -> &[u8] {
+        [&b""[..], b"\n", b"."]
+            .get(token.index())
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[test]
+fn blocks_end_where_lines_or_sentences_end_if_asked() {
+    let block_lens = |spec: &str| {
+        let mut lens = Vec::new();
+        for prompt in 0..60 {
+            let inputs = DecoderInputs {
+                trace: true,
+                token_bytes: Arc::new(Marks),
+                ..inputs(prompt)
+            };
+            for step in run_with(&TableLm::tiny(), spec, inputs).expect("it runs").trace {
+                let TraceStep::Block { candidates, .. } = step else {
+                    panic!("blocks only")
+                };
+                lens.extend(candidates.into_iter().map(|block| block.token_ids));
+            }
+        }
+        lens
+    };
+    let ended_by = |blocks: &[Tokens], token: u32| {
+        let inner = |block: &Tokens| block[..block.len() - 1].contains(&TokenId(token));
+        !blocks.iter().any(inner) && blocks.iter().any(|block| block.ends_with(&[TokenId(token)]))
+    };
+    let (tokens, lines, sentences) = (
+        block_lens("cd-block:k=2,m=whole"),
+        block_lens("cd-block:k=2,m=whole,end=newline"),
+        block_lens("cd-block:k=2,m=whole,end=sentence"),
+    );
+    assert!(!ended_by(&tokens, 1) && !ended_by(&tokens, 2));
+    assert!(ended_by(&lines, 1) && !ended_by(&lines, 2));
+    assert!(ended_by(&sentences, 1) && ended_by(&sentences, 2));
+}
+
+#[test]
+fn the_trace_shows_every_candidate_and_adds_up_to_the_answer() {
+    for prompt in 0..100 {
+        let inputs = DecoderInputs {
+            trace: true,
+            ..inputs_of(prompt, &[1.0, -0.3])
+        };
+        let outcome = run_with(&TableLm::tiny(), "cd-block:k=3,m=2", inputs).expect("it runs");
+        let answer = &outcome.candidates[outcome.chosen];
+        let mut tokens = Vec::new();
+        let (mut reference_log_prob, mut drawn) = (0.0, 0);
+        for step in &outcome.trace {
+            let TraceStep::Block {
+                committed_len,
+                candidates,
+            } = step
+            else {
+                panic!("blocks only")
+            };
+            assert_eq!((*committed_len, candidates.len()), (tokens.len(), 3));
+            let kept = candidates
+                .iter()
+                .find(|block| block.is_kept)
+                .expect("one is kept");
+            tokens.extend_from_slice(&kept.token_ids);
+            reference_log_prob += kept.reference_log_prob;
+            drawn += candidates
+                .iter()
+                .map(|block| block.token_ids.len() as u64)
+                .sum::<u64>();
+            for block in candidates {
+                let mixed = block.values[0] - 0.3 * block.values[1];
+                assert!((block.mixed_value - mixed).abs() < 1e-12);
+            }
+        }
+        assert_eq!((&tokens, drawn), (&answer.token_ids, outcome.tokens_generated));
+        assert!((reference_log_prob - answer.reference_log_prob).abs() < 1e-12);
+        let exact = ExactScorers::new(&TableLm::tiny()).state_values(&tokens);
+        assert_eq!(
+            outcome.values,
+            exact.into_iter().map(f64::from).collect::<Vec<f64>>()
+        );
+        assert_eq!(
+            outcome.block_kl.expect("there").num_choices,
+            outcome.trace.len() as u64
+        );
+    }
+}
+
+#[test]
+fn what_is_committed_first_has_cost_one_choice() {
+    for prompt in 0..100 {
+        let outcome = run("cd-block:k=3,m=1", prompt);
+        assert_eq!(outcome.tokens_to_first_commit, Some(3));
+        let whole = run("cd-block:k=3,m=whole", prompt);
+        assert_eq!(whole.tokens_to_first_commit, Some(whole.tokens_generated));
+        // Two branches agree on nothing for sure after one choice, but on something in the end.
+        let beams = run("cd-block:k=2,m=1,beams=2", prompt);
+        assert!(beams.tokens_to_first_commit >= Some(4));
+        assert!(beams.tokens_to_first_commit <= Some(beams.tokens_generated));
+    }
+}
+
+#[test]
+fn beams_leave_with_their_candidates_and_the_best_is_the_answer() {
+    let mut num_second = 0;
+    for prompt in 0..200 {
+        let outcome = run("cd-block:k=2,m=1,beams=3", prompt);
+        assert_eq!(outcome.candidates.len(), 3);
+        let values: Vec<f64> = outcome
+            .candidates
+            .iter()
+            .map(|candidate| count_a(&candidate.token_ids))
+            .collect();
+        let best = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert_eq!(
+            Some(outcome.chosen),
+            values.iter().position(|&value| value == best)
+        );
+        assert_eq!(outcome.values, [best]);
+        num_second += usize::from(outcome.chosen > 0);
+    }
+    assert!(num_second > 10, "the best is not always the first: {num_second}");
+}
+
+#[test]
+fn rewards_are_asked_for_only_where_told_and_change_no_choice() {
+    let model = TableLm::tiny();
+    for prompt in 0..50 {
+        let spec: DecodeSpec = "cd-block:k=2,m=1,beams=2".parse().expect("valid");
+        let mut decoder = spec.build_scored(inputs(prompt)).expect("valid");
+        let scored = drive_steered(
+            decoder.as_mut(),
+            &mut |prefix| model.logits(prefix),
+            // The worst answer has the greatest reward.
+            &mut |candidate: &Candidate| -count_a(&candidate.token_ids),
+            &mut ExactScorers::new(&model),
+        )
+        .expect("it runs");
+        let unscored = run("cd-block:k=2,m=1,beams=2", prompt);
+        assert_eq!(scored.chosen, unscored.chosen);
+        for (scored, unscored) in scored.candidates.iter().zip(&unscored.candidates) {
+            assert_eq!((&scored.token_ids, unscored.reward), (&unscored.token_ids, None));
+            assert_eq!(scored.reward, Some(-count_a(&scored.token_ids)));
+        }
+    }
+}
+
+#[test]
+fn a_floor_is_held_by_every_kept_block_where_one_can_hold_it() {
+    let floor = Floor {
+        term: 0,
+        at_least: 1.0,
+    };
+    let steering = Arc::new(Steering {
+        floor: Some(floor),
+        // Length is sought and `a`s are not, but for the floor.
+        ..steering(&[0.0, 1.0], |scorer| ValueSource::Row { scorer })
+    });
+    let (mut num_moved, mut num_short) = (0, 0);
+    for prompt in 0..200 {
+        let inputs = DecoderInputs {
+            steering: Arc::clone(&steering),
+            trace: true,
+            ..inputs(prompt)
+        };
+        let outcome = run_with(&TableLm::tiny(), "cd-block:k=4,m=1", inputs).expect("it runs");
+        for step in &outcome.trace {
+            let TraceStep::Block { candidates, .. } = step else {
+                panic!("blocks only")
+            };
+            let kept = candidates
+                .iter()
+                .find(|block| block.is_kept)
+                .expect("one is kept");
+            let most = candidates
+                .iter()
+                .map(|block| block.values[0])
+                .fold(f64::NEG_INFINITY, f64::max);
+            let longest = candidates
+                .iter()
+                .map(|block| block.values[1])
+                .fold(f64::NEG_INFINITY, f64::max);
+            if most < 1.0 {
+                assert_eq!(kept.values[0], most);
+                num_short += 1;
+            } else {
+                assert!(kept.values[0] >= 1.0);
+                num_moved += usize::from(kept.values[1] < longest);
+            }
+            // It has the greatest value with what the floor added.
+            assert!(
+                candidates
+                    .iter()
+                    .all(|block| block.mixed_value <= kept.mixed_value + 1e-9)
+            );
+        }
+        let block_kl = outcome.block_kl.expect("there");
+        assert!((block_kl.bound_nats - block_kl.num_choices as f64 * 4.0_f64.ln()).abs() < 1e-12);
+    }
+    assert!(num_moved > 20 && num_short > 20, "{num_moved} {num_short}");
+}
+
+#[test]
+fn settings_that_exclude_each_other_are_refused() {
+    let with_floor = || DecoderInputs {
+        steering: Arc::new(Steering {
+            floor: Some(Floor {
+                term: 0,
+                at_least: 1.0,
+            }),
+            ..steering(&[1.0], |scorer| ValueSource::Row { scorer })
+        }),
+        ..inputs(0)
+    };
+    let check = |spec: &str, expect: &str| {
+        let spec: DecodeSpec = spec.parse().expect("valid");
+        let error = spec
+            .build(with_floor())
+            .map(|_| ())
+            .expect_err("must be refused")
+            .to_string();
+        assert!(error.contains(expect), "{error:?} lacks {expect:?}");
+    };
+    check(
+        "cd-block:k=2,m=2,choose=proportional",
+        "floor: expected none with choose=proportional",
+    );
+    check(
+        "cd-block:k=2,m=2,audit=2",
+        "cd-block audit: expected 0 with a floor",
+    );
+}
+
+#[test]
+fn values_that_cannot_be_compared_end_the_run() {
+    struct Bad(f32, f64);
+    impl Scorers for Bad {
+        fn state_values(&mut self, _tokens: &[TokenId]) -> Vec<f32> {
+            vec![self.0]
+        }
+        fn action_values(&mut self, _tokens: &[TokenId]) -> Vec<Vec<f32>> {
+            Vec::new()
+        }
+        fn asked_values(&mut self, _prefix: &Prefix) -> Vec<f64> {
+            vec![self.1]
+        }
+    }
+    let check = |source: ValueSource, bad: (f32, f64), expect: &str| {
+        let inputs = DecoderInputs {
+            steering: Arc::new(steering(&[1.0], |_| source)),
+            ..inputs(0)
+        };
+        let error = run_steered(
+            &TableLm::tiny(),
+            "cd-block:k=2,m=1",
+            inputs,
+            &mut Bad(bad.0, bad.1),
+        );
+        let error = error.expect_err("must be refused").to_string();
+        assert!(error.contains(expect), "{error:?} lacks {expect:?}");
+    };
+    let row = |scorer| ValueSource::Row { scorer };
+    check(
+        row(0),
+        (f32::NAN, 0.0),
+        "scorer scorer 0: expected a finite number as value of 1 tokens, got NaN",
+    );
+    check(row(0), (f32::NEG_INFINITY, 0.0), "got -inf");
+    check(
+        row(1),
+        (0.0, 0.0),
+        "scorer 1: expected its state values with the row, got those of 1 scorers",
+    );
+    check(ValueSource::Asked, (0.0, f64::INFINITY), "got inf");
+}
+
+#[test]
+fn answers_that_do_not_fit_are_refused_and_change_nothing() {
+    let stop = StopRules {
+        max_new_tokens: 1,
+        ..inputs(0).stop
+    };
+    let asked = DecoderInputs {
+        steering: Arc::new(steering(&[1.0], |_| ValueSource::Asked)),
+        stop,
+        ..inputs(0)
+    };
+    let spec: DecodeSpec = "cd-block:k=2,m=1".parse().expect("valid");
+    let decoder = RefCell::new(spec.build(asked).expect("valid"));
+    let refused = |answer: Answer, expect: &str| {
+        let before = format!("{:?}", decoder.borrow().next_need());
+        let error = decoder
+            .borrow_mut()
+            .feed(answer)
+            .expect_err("must be refused")
+            .to_string();
+        assert!(error.contains(expect), "{error:?} lacks {expect:?}");
+        assert_eq!(format!("{:?}", decoder.borrow().next_need()), before);
+    };
+    refused(Answer::Rows(Vec::new()), "expected 2 rows, got 0");
+    refused(
+        Answer::Values(Vec::new()),
+        "expected an answer with rows, got one with values",
+    );
+    let values = || RowAnswer::Values(vec![0.0]);
+    refused(
+        Answer::Rows(vec![values(), values()]),
+        "with sampled tokens, got one with state values",
+    );
+    let Need::Rows(rows) = decoder.borrow().next_need() else {
+        panic!("draws first")
+    };
+    let answers = rows
+        .iter()
+        .map(|row| row.op.apply(&[0.0, 1.0]).expect("usable"))
+        .collect();
+    decoder.borrow_mut().feed(Answer::Rows(answers)).expect("it fits");
+    refused(
+        Answer::Rows(Vec::new()),
+        "expected an answer with values, got one with rows",
+    );
+    refused(
+        Answer::Values(vec![vec![1.0]]),
+        "expected 2 prefixes' values, got 1",
+    );
+    refused(
+        Answer::Values(vec![vec![1.0], vec![]]),
+        "expected 1 values of a prefix, got 0",
+    );
+    refused(Answer::Values(vec![vec![1.0], vec![f64::NAN]]), "got NaN");
+    decoder
+        .borrow_mut()
+        .feed(Answer::Values(vec![vec![1.0], vec![2.0]]))
+        .expect("it fits");
+    assert_eq!(
+        decoder.borrow().outcome().map(|outcome| outcome.values.clone()),
+        Some(vec![2.0])
+    );
+    assert!(decoder.borrow_mut().feed(Answer::Rows(Vec::new())).is_err());
+}
