@@ -9,7 +9,7 @@ use trimtab_base::{PromptKey, SampleStream, Seed};
 use trimtab_decode::Sampling;
 use trimtab_eval::{
     EvalError, Example, ExampleAnswer, Frontier, FrontierInput, KlRule, MethodRuns, PromptRun,
-    ReferenceSamples, Report, RunFacts, Scored,
+    ReferenceSamples, Report, RunFacts, Scored, ShownAs,
 };
 
 const NUM_PROMPTS: u64 = 24;
@@ -41,6 +41,8 @@ fn main() -> Result<(), EvalError> {
         facts: facts(),
         methods,
         references: references.collect(),
+        rewards_also: Vec::new(),
+        x_axis: None,
     };
     let report = Report {
         examples: examples
@@ -83,6 +85,7 @@ fn runs(num_candidates: u64, kl_nats: f64, choose: impl Fn(&[Scored]) -> Scored)
             answers: vec![choose(&candidates)],
             candidates,
             tokens_generated,
+            ..PromptRun::default()
         }
     };
     (0..NUM_PROMPTS).map(run).collect()
@@ -99,6 +102,9 @@ fn sampling(method: &str, kl_nats: f64) -> MethodRuns {
             Sampling::REFERENCE
         },
         kl_rule: KlRule::TokenwiseSum,
+        value_names: Vec::new(),
+        varies_by_seed: false,
+        shown_as: ShownAs::default(),
         runs,
     }
 }
@@ -119,6 +125,9 @@ fn best_of(num_candidates: u32) -> MethodRuns {
         num_candidates,
         sampling: Sampling::REFERENCE,
         kl_rule,
+        value_names: Vec::new(),
+        varies_by_seed: false,
+        shown_as: ShownAs::default(),
         runs,
     }
 }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::confidence::{Bootstrap, Interval, mean_of};
 use crate::kl::{best_of_n_bound_nats, best_of_n_kl_estimate_nats};
 use crate::reward_sample::{RewardSample, prob_all_marked};
 use crate::win_rate::best_of_n_win_rate_estimate;
@@ -20,12 +21,18 @@ pub struct CurvePoint {
     pub num_candidates: u32,
     /// Expected reward of the best of N, in the reward's unit.
     pub reward_mean: f64,
+    /// Its interval over prompts.
+    pub reward_ci: Option<Interval>,
     /// Expected win rate against one independent reference response, ties half; missing where N is the whole pool.
     pub win_rate: Option<f64>,
+    /// Its interval over prompts.
+    pub win_rate_ci: Option<Interval>,
     /// `log N - (N-1)/N` in nats: at most this.
     pub kl_bound_nats: f64,
     /// Ties-aware estimate in nats; missing for pools of one response.
     pub kl_estimate_nats: Option<f64>,
+    /// Tokens that N draws cost; missing where their number is not known.
+    pub tokens_per_answer: Option<f64>,
 }
 
 /// Unbiased estimate of the expected reward of the best of N, from `M >= N` reference responses; `None` for fewer.
@@ -49,7 +56,11 @@ pub fn expected_best_reward(pool: &RewardSample, num_candidates: u32) -> Option<
 ///
 /// `pools` hold independent reference responses, one pool a prompt; none give no curve. Above 64 the steps of N grow
 /// by an eighth, which no eye sees in a figure.
-pub fn best_of_n_curve(pools: &[RewardSample], max_candidates: u32) -> Vec<CurvePoint> {
+pub fn best_of_n_curve(
+    pools: &[RewardSample],
+    max_candidates: u32,
+    bootstrap: &Bootstrap,
+) -> Vec<CurvePoint> {
     let smallest = pools.iter().map(RewardSample::len).min().unwrap_or(0);
     let max_candidates = u32::try_from(smallest).unwrap_or(u32::MAX).min(max_candidates);
     let after = |&n: &u32| (n < max_candidates).then(|| (n + (n / 8).max(1)).min(max_candidates));
@@ -57,21 +68,24 @@ pub fn best_of_n_curve(pools: &[RewardSample], max_candidates: u32) -> Vec<Curve
     let sparse = std::iter::successors((max_candidates > DENSE_UP_TO).then_some(DENSE_UP_TO), after).skip(1);
     dense
         .chain(sparse)
-        .filter_map(|num_candidates| curve_point(pools, num_candidates))
+        .filter_map(|num_candidates| curve_point(pools, num_candidates, bootstrap))
         .collect()
 }
 
-fn curve_point(pools: &[RewardSample], num_candidates: u32) -> Option<CurvePoint> {
-    let mean = |of: &dyn Fn(&RewardSample) -> Option<f64>| -> Option<f64> {
-        let values: Option<Vec<f64>> = pools.iter().map(of).collect();
-        values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
-    };
+fn curve_point(pools: &[RewardSample], num_candidates: u32, bootstrap: &Bootstrap) -> Option<CurvePoint> {
+    let of_each =
+        |of: &dyn Fn(&RewardSample) -> Option<f64>| pools.iter().map(of).collect::<Option<Vec<f64>>>();
+    let rewards = of_each(&|pool| expected_best_reward(pool, num_candidates))?;
+    let win_rates = of_each(&|pool| best_of_n_win_rate_estimate(pool, num_candidates));
     Some(CurvePoint {
         num_candidates,
-        reward_mean: mean(&|pool| expected_best_reward(pool, num_candidates))?,
-        win_rate: mean(&|pool| best_of_n_win_rate_estimate(pool, num_candidates)),
+        reward_mean: mean_of(&rewards),
+        reward_ci: bootstrap.mean_interval(&rewards),
+        win_rate: win_rates.as_deref().map(mean_of),
+        win_rate_ci: win_rates.and_then(|win_rates| bootstrap.mean_interval(&win_rates)),
         kl_bound_nats: best_of_n_bound_nats(num_candidates),
         kl_estimate_nats: best_of_n_kl_estimate_nats(pools, num_candidates),
+        tokens_per_answer: None,
     })
 }
 

@@ -9,9 +9,9 @@ use crate::reward_sample::RewardSample;
 /// KL divergence of the answer's law from the reference in nats, and what kind of number it is.
 ///
 /// A single draw has the exact sum of its steps. A policy that is certain of its answer has exactly what the reference
-/// thinks of that answer, whatever is chosen among equal draws. A choice among reference draws has a bound. A choice
-/// among draws from another policy has an estimate: the log-ratio of the chosen one, plus what the choice adds by the
-/// ties among the candidates' rewards.
+/// thinks of that answer, whatever is chosen among equal draws. A choice among reference draws, and so a response of
+/// chosen blocks, has a bound. A choice among draws from another policy has an estimate: the log-ratio of the chosen one,
+/// plus what the choice adds by the ties among the candidates' rewards or by blocks drawn for the purpose.
 ///
 /// # Panics
 /// If the outcome's choice is none of its candidates.
@@ -25,7 +25,8 @@ pub fn drift_nats(decode: &DecodeSpec, outcome: &Outcome) -> (f64, KlKind) {
             choice_estimate(rule, outcome, num_candidates),
         ),
         KlRule::Selection { num_candidates } => (selection_bound_nats(num_candidates), None),
-        KlRule::TokenwiseSum | KlRule::Blockwise { .. } | KlRule::LogRatio => {
+        KlRule::Blockwise => block_bound_and_estimate(outcome),
+        KlRule::TokenwiseSum | KlRule::GuidedSum | KlRule::LogRatio => {
             // At least zero but for rounding.
             return (chosen.kl_nats.max(0.0), KlKind::Exact);
         }
@@ -38,6 +39,14 @@ pub fn drift_nats(decode: &DecodeSpec, outcome: &Outcome) -> (f64, KlKind) {
         let kl_nats = (estimate.unwrap_or(bound) + log_ratio).max(0.0);
         (kl_nats, KlKind::Estimate)
     }
+}
+
+/// Bound of all choices among blocks, and their estimate where blocks were drawn for it. An outcome that says nothing of
+/// its choices has made none.
+fn block_bound_and_estimate(outcome: &Outcome) -> (f64, Option<f64>) {
+    outcome
+        .block_kl
+        .map_or((0.0, None), |blocks| (blocks.bound_nats, blocks.estimate_nats))
 }
 
 /// What the choice adds by the ties among rewards; `None` for rewards that are missing or not finite.
@@ -56,7 +65,7 @@ fn choice_estimate(rule: KlRule, outcome: &Outcome, num_candidates: u32) -> Opti
 #[cfg(test)]
 mod tests {
     use trimtab_base::TokenId;
-    use trimtab_decode::{Candidate, FinishReason};
+    use trimtab_decode::{BlockKl, Candidate, FinishReason};
 
     use super::*;
 
@@ -72,7 +81,11 @@ mod tests {
             finish: FinishReason::StopToken,
             reward: Some(reward),
         };
-        Outcome::unsteered(rewards.iter().enumerate().map(candidate).collect(), chosen, rewards.len() as u64)
+        Outcome::unsteered(
+            rewards.iter().enumerate().map(candidate).collect(),
+            chosen,
+            rewards.len() as u64,
+        )
     }
 
     #[test]
@@ -105,6 +118,26 @@ mod tests {
         ] {
             check(decode, &[1.0; 4], (5.0, KlKind::Exact));
         }
+    }
+
+    #[test]
+    fn chosen_blocks_have_the_bound_of_the_choices_made() {
+        let check = |decode: &str, estimate_nats: Option<f64>, expect: (f64, KlKind)| {
+            let mut outcome = outcome(&[1.0], 0);
+            outcome.block_kl = Some(BlockKl {
+                num_choices: 3,
+                bound_nats: 2.5,
+                estimate_nats,
+            });
+            assert_eq!(drift_nats(&decode.parse().unwrap(), &outcome), expect, "{decode}");
+        };
+        check("cd-block:k=6,m=16", None, (2.5, KlKind::Bound));
+        check("cd-block:k=6,m=16", Some(0.5), (2.5, KlKind::Bound));
+        // Log-ratio of 2 nats.
+        check("cd-block:k=6,m=16,t=0.7", None, (4.5, KlKind::Estimate));
+        check("cd-block:k=6,m=16,t=0.7", Some(0.5), (2.5, KlKind::Estimate));
+        check("cd-token:weight=4", None, (0.25, KlKind::Exact));
+        check("cd-block:k=6,m=16,t=0", None, (5.0, KlKind::Exact));
     }
 
     #[test]

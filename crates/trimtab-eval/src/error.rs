@@ -49,6 +49,14 @@ pub enum EvalError {
         /// The prompt that is missing, strange or there twice.
         problem: String,
     },
+    /// Runs of one configuration that do not have the same methods.
+    #[error("seed {seed} has other methods than seed {first}, expected the same ones in the same order")]
+    SeedMismatch {
+        /// The seed that differs.
+        seed: u64,
+        /// The seed it is compared with.
+        first: u64,
+    },
     /// A file of the report could not be written.
     #[error("cannot write {}", path.display())]
     Write {

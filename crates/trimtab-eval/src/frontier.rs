@@ -3,18 +3,20 @@
 //! Everything is a function of the samples and the seed: no clock, no machine. Numbers are rounded to six decimals,
 //! where the last bits of a logarithm, which differ between platforms' libraries, no longer show.
 
+mod columns;
 mod compute;
 mod distance;
+mod point;
 mod pools;
+mod seeds;
 
 use serde::{Deserialize, Serialize};
 use trimtab_decode::{DecodeSpec, Sampling};
 
-pub use compute::{FrontierInput, MethodRuns};
+pub use compute::{FrontierInput, MethodRuns, RewardName};
+pub use point::{FrontierPoint, NamedMean, SeedValues, ShownAs};
 
 use crate::best_of_n_curve::CurvePoint;
-use crate::confidence::Interval;
-use crate::kl::KlKind;
 
 /// How a method's distance from the reference is accounted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +40,12 @@ pub enum KlRule {
         /// N.
         num_candidates: u32,
     },
-    /// Best of K blocks after blocks: the bound of one choice times the number of choices.
-    Blockwise {
-        /// K.
-        num_candidates: u32,
-        /// Tokens in a block.
-        block_len: u32,
-    },
+    /// Sampling from step distributions that values tilt: mean of exact per-step sums. Its draws are the reference's in no
+    /// case, whatever the sampling.
+    GuidedSum,
+    /// Choices among blocks after blocks: the bound of one choice times the choices that were made, counted in each run,
+    /// since blocks end early; with the estimate beside it where blocks were drawn for it.
+    Blockwise,
     /// A response that is a function of the prompt (beam search, any choice among equal draws): exactly minus its
     /// log-probability.
     Deterministic,
@@ -70,11 +71,8 @@ impl KlRule {
                 num_candidates: count(*num_candidates),
             },
             DecodeSpec::Beam(_) => Self::Deterministic,
-            DecodeSpec::CdToken(_) => Self::TokenwiseSum,
-            DecodeSpec::CdBlock(config) => Self::Blockwise {
-                num_candidates: count(config.num_candidates),
-                block_len: config.block_len.map_or(u32::MAX, count),
-            },
+            DecodeSpec::CdToken(_) => Self::GuidedSum,
+            DecodeSpec::CdBlock(_) => Self::Blockwise,
         }
     }
 }
@@ -82,47 +80,6 @@ impl KlRule {
 /// Whether a policy has one response to each prompt, so that all draws are equal and no choice adds anything.
 fn is_certain(sampling: &Sampling) -> bool {
     sampling.temperature == 0.0 || sampling.top_k == Some(1)
-}
-
-/// A method's place: what it gains, how far it moves, what it costs. All intervals are over prompts; an interval is
-/// missing where the prompts say nothing of their spread: there are fewer than two, or all have the same value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FrontierPoint {
-    /// The method as written in the configuration, e.g. `bon:16`.
-    pub method: String,
-    /// Candidates drawn for an answer.
-    pub num_candidates: u32,
-    /// Mean reward of the answers, in the reward's unit.
-    pub reward_mean: f64,
-    /// Its interval; exact, and there even for equal values, if all rewards of the run are 0 or 1.
-    pub reward_ci: Option<Interval>,
-    /// Probability of a greater reward than an independent reference response, ties half, in `[0, 1]`.
-    pub win_rate: f64,
-    /// Its interval; exact, and there even for equal values, if all prompts are won or lost.
-    pub win_rate_ci: Option<Interval>,
-    /// Distance from the reference in nats; `kl_kind` says of what kind.
-    pub kl_nats: f64,
-    /// What kind of number `kl_nats` is.
-    pub kl_kind: KlKind,
-    /// Tokens drawn for one answer to each prompt, those of discarded candidates included; a rounded mean where several
-    /// answers to a prompt are averaged.
-    pub tokens_generated: u64,
-    /// Interval of `kl_nats`; missing too for a bound that does not depend on samples.
-    pub kl_ci: Option<Interval>,
-    /// Ties-aware estimate in nats from all of the run's draws from the reference, where `kl_nats` is the bound of
-    /// best-of-N.
-    pub kl_estimate_nats: Option<f64>,
-    /// Interval of the estimate.
-    pub kl_estimate_ci: Option<Interval>,
-    /// Mean over prompts of the answers' reward minus the reference's, in the reward's unit.
-    pub reward_gain: f64,
-    /// Its interval, paired by prompt: narrower than those of the two means.
-    pub reward_gain_ci: Option<Interval>,
-    /// Tokens drawn for an answer, mean over prompts.
-    pub tokens_per_answer: f64,
-    /// Its interval.
-    pub tokens_per_answer_ci: Option<Interval>,
 }
 
 /// What a run was: enough to repeat it.
@@ -154,6 +111,12 @@ pub struct Frontier {
     /// What the run was; its fields stand beside `points`.
     #[serde(flatten)]
     pub facts: RunFacts,
+    /// All seeds of a run over several; `seed` is the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<u64>,
+    /// The variable that a figure has on its axis, as the configuration asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x_axis: Option<String>,
     /// Number of prompts.
     pub num_prompts: u64,
     /// Held-out reference responses in all.

@@ -36,7 +36,10 @@ pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
 pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
 pub use drift::drift_nats;
 pub use error::EvalError;
-pub use frontier::{Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, RunFacts};
+pub use frontier::{
+    Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, NamedMean, RewardName, RunFacts, SeedValues,
+    ShownAs,
+};
 pub use kl::{
     KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, best_of_n_kl_jackknife_nats, best_of_n_kl_nats,
     blockwise_bound_nats, log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,

@@ -1,7 +1,7 @@
 //! What the evaluation needs of finished responses: numbers per prompt. Knows no text, no token, no journal.
 
 use serde::{Deserialize, Serialize};
-use trimtab_decode::{Candidate, Outcome};
+use trimtab_decode::{BlockKl, Candidate, Outcome};
 
 use crate::error::{EvalError, all_finite};
 use crate::reward_sample::RewardSample;
@@ -47,7 +47,9 @@ impl Scored {
 }
 
 /// One method on one prompt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// The lists after `tokens_generated` are in the answers' order; each has an entry for every answer or none at all.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptRun {
     /// The prompt.
@@ -58,6 +60,18 @@ pub struct PromptRun {
     pub candidates: Vec<Scored>,
     /// Tokens drawn in all, those of discarded candidates included.
     pub tokens_generated: u64,
+    /// Drift of answers that are made of chosen blocks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub block_kl: Vec<BlockKl>,
+    /// Tokens drawn, discarded ones included, until the first part of an answer was certain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_commit_tokens: Vec<u64>,
+    /// Values of the answers as the prefix scorers last saw them, in their units. `[answers][terms]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Vec<f64>>,
+    /// The answers under the run's further rewards, in their units. `[answers][rewards_also]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewards_also: Vec<Vec<f64>>,
 }
 
 impl PromptRun {
@@ -80,6 +94,13 @@ impl PromptRun {
             answers: vec![answer],
             candidates,
             tokens_generated: outcome.tokens_generated,
+            block_kl: outcome.block_kl.into_iter().collect(),
+            first_commit_tokens: outcome.tokens_to_first_commit.into_iter().collect(),
+            values: (!outcome.values.is_empty())
+                .then(|| outcome.values.clone())
+                .into_iter()
+                .collect(),
+            rewards_also: Vec::new(),
         })
     }
 
@@ -90,17 +111,23 @@ impl PromptRun {
     pub fn of_outcomes(prompt_idx: u64, outcomes: &[Outcome]) -> Result<Self, EvalError> {
         let mut all = Self {
             prompt_idx,
-            answers: Vec::with_capacity(outcomes.len()),
-            candidates: Vec::new(),
-            tokens_generated: 0,
+            ..Self::default()
         };
         for outcome in outcomes {
-            let one = Self::of_outcome(prompt_idx, outcome)?;
-            all.answers.extend(one.answers);
-            all.candidates.extend(one.candidates);
-            all.tokens_generated += one.tokens_generated;
+            all.append(Self::of_outcome(prompt_idx, outcome)?);
         }
         Ok(all)
+    }
+
+    /// Adds independent runs of the same method on the same prompt.
+    pub(crate) fn append(&mut self, more: Self) {
+        self.answers.extend(more.answers);
+        self.candidates.extend(more.candidates);
+        self.tokens_generated += more.tokens_generated;
+        self.block_kl.extend(more.block_kl);
+        self.first_commit_tokens.extend(more.first_commit_tokens);
+        self.values.extend(more.values);
+        self.rewards_also.extend(more.rewards_also);
     }
 
     /// Independent samples of one policy, each an answer of its own.
@@ -115,6 +142,7 @@ impl PromptRun {
             candidates: answers.clone(),
             answers,
             tokens_generated,
+            ..Self::default()
         })
     }
 
@@ -137,6 +165,26 @@ impl PromptRun {
     /// No candidates, or a reward that is not finite.
     pub fn candidate_sample(&self) -> Result<RewardSample, EvalError> {
         RewardSample::try_new(&rewards(&self.candidates))
+    }
+
+    /// Mean over the answers of a number that is kept beside them; `None` where answers lack it.
+    ///
+    /// # Errors
+    /// [`EvalError::NotFinite`].
+    pub(crate) fn mean_beside<T>(
+        &self,
+        what: &'static str,
+        numbers: &[T],
+        of: impl Fn(&T) -> Option<f64>,
+    ) -> Result<Option<f64>, EvalError> {
+        if numbers.len() != self.answers.len() || numbers.is_empty() {
+            return Ok(None);
+        }
+        let Some(values) = numbers.iter().map(of).collect::<Option<Vec<f64>>>() else {
+            return Ok(None);
+        };
+        all_finite(what, &values)?;
+        Ok(Some(crate::confidence::mean_of(&values)))
     }
 
     /// Mean over the answers of one of their numbers.

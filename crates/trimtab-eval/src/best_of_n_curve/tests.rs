@@ -1,4 +1,12 @@
+use trimtab_base::Seed;
+
 use super::*;
+
+const MAX: u32 = 10;
+
+fn curve_of(pools: &[RewardSample], max_candidates: u32) -> Vec<CurvePoint> {
+    best_of_n_curve(pools, max_candidates, &Bootstrap::of_seed(Seed(3)))
+}
 
 fn pool(rewards: &[f64]) -> RewardSample {
     RewardSample::try_new(rewards).unwrap()
@@ -29,7 +37,7 @@ fn expected_best_is_the_mean_over_subsets() {
 #[test]
 fn the_curve_ends_with_the_smallest_pool() {
     let pools = [pool(&[0.0, 1.0, 2.0, 3.0]), pool(&[0.0, 1.0, 2.0])];
-    let curve = best_of_n_curve(&pools, 10);
+    let curve = curve_of(&pools, MAX);
     let counts: Vec<u32> = curve.iter().map(|point| point.num_candidates).collect();
     assert_eq!(counts, [1, 2, 3]);
     assert_eq!(curve[0].win_rate, Some(0.5));
@@ -40,13 +48,21 @@ fn the_curve_ends_with_the_smallest_pool() {
         curve[2].win_rate.is_none(),
         "an opponent is left in one pool only"
     );
-    assert!(best_of_n_curve(&[], 10).is_empty());
+    assert!(curve_of(&[], MAX).is_empty());
+    for point in &curve {
+        assert!(point.reward_ci.unwrap().contains(point.reward_mean), "{point:?}");
+        assert_eq!(
+            point.win_rate_ci.is_some(),
+            point.num_candidates == 2,
+            "both pools give 1/2 for N = 1"
+        );
+    }
 }
 
 #[test]
 fn long_curves_have_few_points_and_both_ends() {
     let rewards: Vec<f64> = (0..1000).map(f64::from).collect();
-    let counts: Vec<u32> = best_of_n_curve(&[pool(&rewards)], 500)
+    let counts: Vec<u32> = curve_of(&[pool(&rewards)], 500)
         .iter()
         .map(|point| point.num_candidates)
         .collect();

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use trimtab_base::Seed;
 use trimtab_decode::Sampling;
 
+use super::columns::Columns;
 use super::distance::{Distance, distance};
-use super::pools::pools_of;
+use super::point::{NamedMean, ShownAs};
+use super::pools::{pools_of, tokens_of_a_draw};
 use super::{Frontier, FrontierPoint, KlRule, RunFacts};
 use crate::best_of_n_curve::{CurvePoint, best_of_n_curve};
 use crate::confidence::{Bootstrap, Interval, is_zero_or_one, mean_of};
 use crate::error::EvalError;
 use crate::reward_sample::RewardSample;
 use crate::samples::{PromptRun, ReferenceSamples};
-use crate::win_rate::win_rate;
 
 /// A method with its runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +27,23 @@ pub struct MethodRuns {
     pub sampling: Sampling,
     /// How its KL is accounted for.
     pub kl_rule: KlRule,
+    /// Names of what [`PromptRun::values`] holds, one a steering term; empty for methods without scorers.
+    pub value_names: Vec<RewardName>,
+    /// Whether a seed gives the method something that all its prompts share, e.g. a scorer trained with that seed.
+    pub varies_by_seed: bool,
+    /// How it is shown.
+    pub shown_as: ShownAs,
     /// One run a prompt, in any order.
     pub runs: Vec<PromptRun>,
+}
+
+/// What a reward or a value is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RewardName {
+    /// The reward as written in the configuration, or the scorer.
+    pub name: String,
+    /// Its unit, e.g. `nats`.
+    pub unit: String,
 }
 
 impl MethodRuns {
@@ -46,6 +62,10 @@ pub struct FrontierInput {
     pub methods: Vec<MethodRuns>,
     /// Held-out reference responses, one entry a prompt.
     pub references: Vec<ReferenceSamples>,
+    /// Names of what every answer's [`PromptRun::rewards_also`] holds.
+    pub rewards_also: Vec<RewardName>,
+    /// The variable of [`ShownAs::variables`] that a figure shall have on its axis.
+    pub x_axis: Option<String>,
 }
 
 impl Frontier {
@@ -58,33 +78,63 @@ impl Frontier {
         let bootstrap = Bootstrap::of_seed(Seed(input.facts.seed));
         let rewards_are_shares = rewards_are_zero_or_one(input);
         let mut points = Vec::with_capacity(input.methods.len());
+        let curve = curve(input, &references, &bootstrap)?;
         for method in &input.methods {
             let runs = runs_by_prompt(method, &references)?;
-            let columns = columns(method, &runs, &references)?;
+            let columns = Columns::of(method, &runs, &references, input.rewards_also.len())?;
             let pools = pools_of(&method.sampling, &input.methods, &references)?;
             let distance = distance(method, &runs, &pools, &bootstrap)?;
-            points.push(point(method, &columns, &distance, rewards_are_shares, &bootstrap));
+            let shares = rewards_are_shares;
+            let mut point = point(method, &columns, &distance, shares, &bootstrap);
+            point.like_best_of = like_best_of(&curve, point.reward_mean);
+            point.rewards_also = named_means(&input.rewards_also, &columns.rewards_also, &bootstrap);
+            points.push(point);
         }
-        let max_candidates = input
-            .methods
-            .iter()
-            .map(|method| method.num_candidates)
-            .max()
-            .unwrap_or(1);
-        let pools = pools_of(&Sampling::REFERENCE, &input.methods, &references)?;
         Ok(Self {
             points,
             facts: input.facts.clone(),
+            seeds: Vec::new(),
+            x_axis: input.x_axis.clone(),
             num_prompts: references.len() as u64,
             num_references: references.values().map(RewardSample::len).sum(),
             confidence_level: bootstrap.level,
             num_resamples: bootstrap.num_resamples,
-            best_of_n_curve: best_of_n_curve(&pools, max_candidates)
-                .iter()
-                .map(rounded_curve_point)
-                .collect(),
+            best_of_n_curve: curve,
         })
     }
+}
+
+/// Best-of-N in closed form up to the largest N that is there to be compared.
+fn curve(
+    input: &FrontierInput,
+    references: &References,
+    bootstrap: &Bootstrap,
+) -> Result<Vec<CurvePoint>, EvalError> {
+    let counts = input.methods.iter().map(|method| method.num_candidates);
+    let max_candidates = counts.max().unwrap_or(1);
+    let pools = pools_of(&Sampling::REFERENCE, &input.methods, references)?;
+    let tokens = tokens_of_a_draw(&input.methods);
+    let curve = best_of_n_curve(&pools, max_candidates, bootstrap);
+    Ok(curve
+        .iter()
+        .map(|point| rounded_curve_point(point, tokens))
+        .collect())
+}
+
+/// The least N of the curve with at least this mean reward.
+fn like_best_of(curve: &[CurvePoint], reward_mean: f64) -> Option<u32> {
+    let reached = curve.iter().find(|point| point.reward_mean >= reward_mean);
+    reached.map(|point| point.num_candidates)
+}
+
+fn named_means(names: &[RewardName], columns: &[Vec<f64>], bootstrap: &Bootstrap) -> Vec<NamedMean> {
+    let named = |(name, values): (&RewardName, &Vec<f64>)| NamedMean {
+        name: name.name.clone(),
+        unit: name.unit.clone(),
+        mean: rounded(mean_of(values)),
+        ci: bootstrap.mean_interval(values).map(rounded_interval),
+    };
+    names.iter().zip(columns).map(named).collect()
 }
 
 /// Rewards of the reference by prompt; the map's order makes every sum one order, whatever the journal's was.
@@ -138,33 +188,6 @@ fn runs_by_prompt<'a>(
     Ok(runs.into_values().collect())
 }
 
-/// Values of one method, one a prompt, in order of prompt.
-struct Columns {
-    reward: Vec<f64>,
-    gain: Vec<f64>,
-    win: Vec<f64>,
-    tokens: Vec<f64>,
-}
-
-fn columns(method: &MethodRuns, runs: &[&PromptRun], references: &References) -> Result<Columns, EvalError> {
-    let mut columns = Columns {
-        reward: vec![],
-        gain: vec![],
-        win: vec![],
-        tokens: vec![],
-    };
-    for run in runs {
-        let reference = &references[&run.prompt_idx];
-        let in_prompt = |error: EvalError| error.in_prompt(&method.method, run.prompt_idx);
-        let answers = run.answer_sample().map_err(in_prompt)?;
-        columns.reward.push(answers.mean());
-        columns.gain.push(answers.mean() - reference.mean());
-        columns.win.push(win_rate(&answers, reference));
-        columns.tokens.push(run.tokens_per_answer());
-    }
-    Ok(columns)
-}
-
 /// Whether every reward of the run is 0 or 1, so that a mean reward is a share of successes.
 fn rewards_are_zero_or_one(input: &FrontierInput) -> bool {
     let runs = input.methods.iter().flat_map(|method| &method.runs);
@@ -210,26 +233,38 @@ fn point(
         reward_gain_ci: interval(&columns.gain),
         tokens_per_answer: mean(&columns.tokens),
         tokens_per_answer_ci: interval(&columns.tokens),
+        like_best_of: None,
+        choices_per_answer: columns.choices.as_deref().map(mean),
+        first_commit_tokens: columns.first_commit.as_deref().map(mean),
+        first_commit_tokens_ci: columns.first_commit.as_deref().and_then(interval),
+        values: named_means(&method.value_names, &columns.values, bootstrap),
+        rewards_also: Vec::new(),
+        seed_values: Vec::new(),
+        shown_as: method.shown_as.clone(),
     }
 }
 
 /// Six decimals; adding zero turns -0 into 0.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6 + 0.0
 }
 
-fn rounded_interval(interval: Interval) -> Interval {
+pub(super) fn rounded_interval(interval: Interval) -> Interval {
     Interval {
         lo: rounded(interval.lo),
         hi: rounded(interval.hi),
     }
 }
 
-fn rounded_curve_point(point: &CurvePoint) -> CurvePoint {
+/// The point with six decimals, and with what N draws cost if one takes `tokens`.
+fn rounded_curve_point(point: &CurvePoint, tokens: Option<f64>) -> CurvePoint {
     CurvePoint {
         num_candidates: point.num_candidates,
         reward_mean: rounded(point.reward_mean),
+        reward_ci: point.reward_ci.map(rounded_interval),
         win_rate: point.win_rate.map(rounded),
+        win_rate_ci: point.win_rate_ci.map(rounded_interval),
+        tokens_per_answer: tokens.map(|tokens| rounded(tokens * f64::from(point.num_candidates))),
         kl_bound_nats: rounded(point.kl_bound_nats),
         kl_estimate_nats: point.kl_estimate_nats.map(rounded),
     }

@@ -5,9 +5,7 @@ use super::KlRule;
 use super::compute::MethodRuns;
 use crate::confidence::{Bootstrap, Interval, mean_of};
 use crate::error::EvalError;
-use crate::kl::{
-    KlKind, best_of_n_bound_nats, best_of_n_kl_jackknife_nats, blockwise_bound_nats, selection_bound_nats,
-};
+use crate::kl::{KlKind, best_of_n_bound_nats, best_of_n_kl_jackknife_nats, selection_bound_nats};
 use crate::reward_sample::RewardSample;
 use crate::samples::{PromptRun, Scored};
 
@@ -53,17 +51,16 @@ pub(super) fn distance(
             kind: KlKind::Exact,
             estimate: None,
         }),
-        KlRule::TokenwiseSum => sampled(KlKind::Exact, &|run| {
+        KlRule::TokenwiseSum | KlRule::GuidedSum => sampled(KlKind::Exact, &|run| {
             run.candidate_mean("KL", |candidate| candidate.kl_nats)
         }),
         KlRule::Deterministic => sampled(KlKind::Exact, &|run| {
             run.answer_mean("log-probability", |answer| -answer.reference_log_prob)
         }),
         KlRule::LogRatio => sampled(KlKind::Estimate, &log_ratio),
-        KlRule::BestOfN { .. }
-        | KlRule::WorstOfN { .. }
-        | KlRule::Selection { .. }
-        | KlRule::Blockwise { .. } => choice(method, runs, pools, bootstrap),
+        KlRule::BestOfN { .. } | KlRule::WorstOfN { .. } | KlRule::Selection { .. } | KlRule::Blockwise => {
+            choice(method, runs, pools, bootstrap)
+        }
     }
 }
 
@@ -80,7 +77,7 @@ fn choice(
 ) -> Result<Distance, EvalError> {
     let bounds = by_prompt(method, runs, &|run| bound(method.kl_rule, run))?;
     let bound = mean_of(&bounds);
-    let estimates = choice_estimates(method.kl_rule, pools);
+    let estimates = choice_estimates(method, runs, pools)?;
     if method.is_from_reference() {
         return Ok(Distance {
             kl: mean_with_interval(&bounds, bootstrap),
@@ -109,20 +106,24 @@ fn bound(rule: KlRule, run: &PromptRun) -> Result<f64, EvalError> {
         KlRule::BestOfN { num_candidates } | KlRule::WorstOfN { num_candidates } => {
             Ok(best_of_n_bound_nats(num_candidates))
         }
-        KlRule::Blockwise {
-            num_candidates,
-            block_len,
-        } => run.answer_mean("KL", |answer| {
-            blockwise_bound_nats(num_candidates, answer.num_tokens.div_ceil(block_len.max(1)))
-        }),
+        KlRule::Blockwise => run
+            .mean_beside("KL bound", &run.block_kl, |blocks| Some(blocks.bound_nats))?
+            .ok_or(EvalError::Empty {
+                what: "choices of blocks",
+            }),
         KlRule::Selection { num_candidates } => Ok(selection_bound_nats(num_candidates)),
-        KlRule::TokenwiseSum | KlRule::Deterministic | KlRule::LogRatio => Ok(0.0),
+        KlRule::TokenwiseSum | KlRule::GuidedSum | KlRule::Deterministic | KlRule::LogRatio => Ok(0.0),
     }
 }
 
-/// Ties-aware estimates by prompt of what the choice adds, for rules that choose by reward.
-fn choice_estimates(rule: KlRule, pools: &[RewardSample]) -> Option<Vec<f64>> {
-    match rule {
+/// Estimates by prompt of what the choice adds: ties-aware ones for rules that choose by reward, and for blocks those
+/// from blocks drawn for the purpose, where every answer has one.
+fn choice_estimates(
+    method: &MethodRuns,
+    runs: &[&PromptRun],
+    pools: &[RewardSample],
+) -> Result<Option<Vec<f64>>, EvalError> {
+    Ok(match method.kl_rule {
         KlRule::BestOfN { num_candidates } => pools
             .iter()
             .map(|pool| best_of_n_kl_jackknife_nats(pool, num_candidates))
@@ -131,19 +132,25 @@ fn choice_estimates(rule: KlRule, pools: &[RewardSample]) -> Option<Vec<f64>> {
             .iter()
             .map(|pool| best_of_n_kl_jackknife_nats(&pool.negated(), num_candidates))
             .collect(),
+        KlRule::Blockwise => {
+            let estimate = |run: &PromptRun| {
+                run.mean_beside("KL estimate", &run.block_kl, |blocks| blocks.estimate_nats)
+            };
+            by_prompt(method, runs, &estimate)?.into_iter().collect()
+        }
         _ => None,
-    }
+    })
 }
 
 fn log_ratio(run: &PromptRun) -> Result<f64, EvalError> {
     run.answer_mean("log-ratio", Scored::log_ratio_nats)
 }
 
-fn by_prompt(
+fn by_prompt<T>(
     method: &MethodRuns,
     runs: &[&PromptRun],
-    of: &dyn Fn(&PromptRun) -> Result<f64, EvalError>,
-) -> Result<Vec<f64>, EvalError> {
+    of: &dyn Fn(&PromptRun) -> Result<T, EvalError>,
+) -> Result<Vec<T>, EvalError> {
     runs.iter()
         .map(|run| of(run).map_err(|error| error.in_prompt(&method.method, run.prompt_idx)))
         .collect()

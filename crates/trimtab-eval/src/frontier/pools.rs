@@ -6,8 +6,10 @@ use trimtab_decode::Sampling;
 
 use super::KlRule;
 use super::compute::{MethodRuns, References};
+use crate::confidence::mean_of;
 use crate::error::EvalError;
 use crate::reward_sample::RewardSample;
+use crate::samples::PromptRun;
 
 /// All draws from `policy` in order of prompt: the candidates of the method that drew the most from it and, if it is the
 /// reference, the held-out responses. Of one method only, since sample `i` of a prompt is the same in all of them.
@@ -21,13 +23,8 @@ pub(super) fn pools_of(
     methods: &[MethodRuns],
     references: &References,
 ) -> Result<Vec<RewardSample>, EvalError> {
-    let num_drawn = |method: &&MethodRuns| method.runs.iter().map(|run| run.candidates.len()).sum::<usize>();
-    let largest = methods
-        .iter()
-        .filter(|method| method.sampling == *policy && draws_independently(method.kl_rule))
-        .max_by_key(num_drawn);
     let mut pools: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    if let Some(method) = largest {
+    if let Some(method) = most_drawn(policy, methods) {
         for run in &method.runs {
             let rewards = run.candidate_sample();
             let rewards = rewards.map_err(|error| error.in_prompt(&method.method, run.prompt_idx))?;
@@ -45,6 +42,30 @@ pub(super) fn pools_of(
         .collect()
 }
 
+/// Tokens of one draw from the reference, mean over prompts; `None` if no method drew from it.
+pub(super) fn tokens_of_a_draw(methods: &[MethodRuns]) -> Option<f64> {
+    let method = most_drawn(&Sampling::REFERENCE, methods)?;
+    // In order of prompt, so that the sum is the same whatever the journal's order was.
+    let of_run = |run: &PromptRun| {
+        let sum: f64 = run
+            .candidates
+            .iter()
+            .map(|candidate| f64::from(candidate.num_tokens))
+            .sum();
+        (run.prompt_idx, sum / run.candidates.len() as f64)
+    };
+    let means: BTreeMap<u64, f64> = method.runs.iter().map(of_run).collect();
+    Some(mean_of(&means.into_values().collect::<Vec<_>>())).filter(|mean| mean.is_finite())
+}
+
+/// The method that drew the most from a policy.
+fn most_drawn<'a>(policy: &Sampling, methods: &'a [MethodRuns]) -> Option<&'a MethodRuns> {
+    let num_drawn = |method: &&MethodRuns| method.runs.iter().map(|run| run.candidates.len()).sum::<usize>();
+    let from_policy =
+        |method: &&MethodRuns| method.sampling == *policy && draws_independently(method.kl_rule);
+    methods.iter().filter(from_policy).max_by_key(num_drawn)
+}
+
 fn values(sample: &RewardSample) -> impl Iterator<Item = f64> {
     let classes = sample.classes().iter();
     classes.flat_map(|class| (0..class.count).map(|_| class.reward))
@@ -57,6 +78,6 @@ fn draws_independently(rule: KlRule) -> bool {
         | KlRule::BestOfN { .. }
         | KlRule::WorstOfN { .. }
         | KlRule::Selection { .. } => true,
-        KlRule::Blockwise { .. } | KlRule::Deterministic | KlRule::LogRatio => false,
+        KlRule::GuidedSum | KlRule::Blockwise | KlRule::Deterministic | KlRule::LogRatio => false,
     }
 }

@@ -1,16 +1,49 @@
 //! A figure's axis: which range it shows, where its ticks are, how they read. Knows no mark, no SVG.
 
-/// A linear axis from a data range to a range of the page.
+/// A linear or logarithmic axis from a data range to a range of the page.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Axis {
+    /// Ends of the range; their logarithms on a logarithmic axis.
     lo: f64,
     hi: f64,
-    tick_step: f64,
+    ticks: Ticks,
     page_start: f64,
     page_end: f64,
 }
 
+/// Where ticks are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ticks {
+    /// At multiples of a step.
+    Every(f64),
+    /// At 1, 2 and 5 times powers of ten, on a logarithmic axis.
+    Decades,
+}
+
+/// Ranges that span less than this factor are shown on linear axes, where they have more ticks.
+const MIN_LOG_RANGE: f64 = 8.0;
+
 impl Axis {
+    /// A logarithmic axis that shows all of `values` with a margin; a linear one from zero where some value is not
+    /// positive or all are near to each other.
+    pub(super) fn log_fitting(values: impl Iterator<Item = f64> + Clone, page: (f64, f64)) -> Self {
+        let ends = values.clone().filter(|value| value.is_finite());
+        let (lo, hi) = ends.fold((f64::INFINITY, 0.0_f64), |(lo, hi), value| {
+            (lo.min(value), hi.max(value))
+        });
+        if lo <= 0.0 || hi / lo < MIN_LOG_RANGE || lo > hi {
+            return Self::fitting(values.chain([0.0]), (0.0, f64::INFINITY), page);
+        }
+        let margin = (hi / lo).ln() * 0.06;
+        Self {
+            lo: lo.ln() - margin,
+            hi: hi.ln() + margin,
+            ticks: Ticks::Decades,
+            page_start: page.0,
+            page_end: page.1,
+        }
+    }
+
     /// An axis that shows all of `values` with a margin and lies between two page positions.
     ///
     /// `limits` are ends the quantity cannot pass (0 for a KL, 0 and 1 for a win rate); the margin stops there.
@@ -31,12 +64,11 @@ impl Axis {
         };
         lo = (lo - margin).max(limits.0);
         hi = (hi + margin).min(limits.1);
-        // Three to six ticks.
-        let tick_step = nice_step((hi - lo) / 6.0);
         Self {
             lo,
             hi,
-            tick_step,
+            // Three to six of them.
+            ticks: Ticks::Every(nice_step((hi - lo) / 6.0)),
             page_start: page.0,
             page_end: page.1,
         }
@@ -44,22 +76,42 @@ impl Axis {
 
     /// Page position of a value.
     pub(super) fn at(&self, value: f64) -> f64 {
+        let value = match self.ticks {
+            Ticks::Every(_) => value,
+            Ticks::Decades => value.ln(),
+        };
         let share = (value - self.lo) / (self.hi - self.lo);
         self.page_start + share.clamp(0.0, 1.0) * (self.page_end - self.page_start)
     }
 
     /// Tick values with their texts, ascending.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
-        let (first, last) = (
-            (self.lo / self.tick_step).ceil(),
-            (self.hi / self.tick_step + 1e-9).floor(),
-        );
-        let num_decimals = (-self.tick_step.log10().floor()).max(0.0) as usize;
+        match self.ticks {
+            Ticks::Every(step) => self.linear_ticks(step),
+            Ticks::Decades => self.decade_ticks(),
+        }
+    }
+
+    fn linear_ticks(&self, step: f64) -> Vec<(f64, String)> {
+        let (first, last) = ((self.lo / step).ceil(), (self.hi / step + 1e-9).floor());
+        let num_decimals = (-step.log10().floor()).max(0.0) as usize;
         (first as i64..=last as i64)
             .map(|idx| {
-                let value = idx as f64 * self.tick_step;
+                let value = idx as f64 * step;
                 (value, with_minus(&format!("{value:.num_decimals$}")))
             })
+            .collect()
+    }
+
+    fn decade_ticks(&self) -> Vec<(f64, String)> {
+        let (first, last) = (
+            self.lo / std::f64::consts::LN_10,
+            self.hi / std::f64::consts::LN_10,
+        );
+        (first.floor() as i32..=last.floor() as i32)
+            .flat_map(|exponent| [1.0, 2.0, 5.0].map(|factor| factor * 10.0_f64.powi(exponent)))
+            .filter(|value| (self.lo..=self.hi).contains(&value.ln()))
+            .map(|value| (value, value.to_string()))
             .collect()
     }
 }
@@ -103,6 +155,22 @@ mod tests {
             "\u{2212}3.0 \u{2212}2.8 \u{2212}2.6 \u{2212}2.4 \u{2212}2.2",
         );
         check(&[12.0, 1024.0], (0.0, f64::INFINITY), "0 200 400 600 800 1000");
+    }
+
+    #[test]
+    fn wide_ranges_of_positive_numbers_are_logarithmic() {
+        let check = |values: &[f64], expect: &str| {
+            let axis = Axis::log_fitting(values.iter().copied(), (0.0, 100.0));
+            let texts: Vec<String> = axis.ticks().into_iter().map(|(_, text)| text).collect();
+            assert_eq!(texts.join(" "), expect);
+        };
+        check(&[90.0, 5_800.0], "100 200 500 1000 2000 5000");
+        check(&[0.4, 40.0], "0.5 1 2 5 10 20 50");
+        check(&[90.0, 400.0], "0 100 200 300 400");
+        check(&[0.0, 4_000.0], "0 1000 2000 3000 4000");
+        assert!(Axis::log_fitting(std::iter::empty(), (0.0, 100.0)).ticks().len() >= 2);
+        let axis = Axis::log_fitting([1.0, 100.0].into_iter(), (0.0, 100.0));
+        assert!((axis.at(10.0) - 50.0).abs() < 1e-9);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use crate::confidence::Interval;
 use crate::error::EvalError;
-use crate::frontier::{Frontier, FrontierPoint};
+use crate::frontier::{Frontier, FrontierPoint, NamedMean};
 
-const HEADER: [&str; 22] = [
+/// Columns that every run has.
+const HEADER: [&str; 27] = [
     "method",
     "num_candidates",
     "reward_mean",
@@ -27,18 +28,36 @@ const HEADER: [&str; 22] = [
     "tokens_per_answer",
     "tokens_per_answer_ci_lo",
     "tokens_per_answer_ci_hi",
+    "like_best_of",
+    "first_commit_tokens",
+    "first_commit_tokens_ci_lo",
+    "first_commit_tokens_ci_hi",
+    "series",
 ];
 
 impl Frontier {
     /// The points as CSV with a header; a missing interval is two empty fields.
     ///
+    /// After the columns of every run come three for each further reward, named by it.
+    ///
     /// # Errors
     /// [`EvalError::Csv`].
     pub fn to_csv(&self) -> Result<String, EvalError> {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(HEADER)?;
+        let further = self.points.first().map_or(&[][..], |point| &point.rewards_also);
+        let of_reward =
+            |reward: &NamedMean| ["", "_ci_lo", "_ci_hi"].map(|end| format!("{}{end}", reward.name));
+        let header = HEADER
+            .map(str::to_owned)
+            .into_iter()
+            .chain(further.iter().flat_map(of_reward));
+        writer.write_record(header)?;
         for point in &self.points {
-            writer.write_record(fields(point))?;
+            let further = point.rewards_also.iter().flat_map(|reward| {
+                let [lo, hi] = ends(reward.ci);
+                [reward.mean.to_string(), lo, hi]
+            });
+            writer.write_record(fields(point).into_iter().chain(further))?;
         }
         let bytes = writer
             .into_inner()
@@ -54,6 +73,7 @@ fn fields(point: &FrontierPoint) -> [String; HEADER.len()] {
     let [estimate_lo, estimate_hi] = ends(point.kl_estimate_ci);
     let [gain_lo, gain_hi] = ends(point.reward_gain_ci);
     let [tokens_lo, tokens_hi] = ends(point.tokens_per_answer_ci);
+    let [first_lo, first_hi] = ends(point.first_commit_tokens_ci);
     [
         point.method.clone(),
         point.num_candidates.to_string(),
@@ -80,6 +100,14 @@ fn fields(point: &FrontierPoint) -> [String; HEADER.len()] {
         point.tokens_per_answer.to_string(),
         tokens_lo,
         tokens_hi,
+        point.like_best_of.map(|n| n.to_string()).unwrap_or_default(),
+        point
+            .first_commit_tokens
+            .map(|tokens| tokens.to_string())
+            .unwrap_or_default(),
+        first_lo,
+        first_hi,
+        point.shown_as.series.clone().unwrap_or_default(),
     ]
 }
 

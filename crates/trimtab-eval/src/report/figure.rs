@@ -34,12 +34,27 @@ pub(super) struct Mark {
 }
 
 /// A line through points.
+#[derive(Default)]
 pub(super) struct Curve {
-    /// Class of the line: `curve` or `curve ideal`.
-    pub(super) class: &'static str,
+    /// Class of the line: `curve`, `curve ideal`, or `through series-2`.
+    pub(super) class: String,
     pub(super) points: Vec<(f64, f64)>,
     /// Points with a dot on the line.
     pub(super) dots: Vec<(f64, f64)>,
+    /// Interval of the line's height at some places, ascending, shown as a band behind it.
+    pub(super) band: Vec<(f64, Interval)>,
+}
+
+/// What the level axis shows.
+pub(super) enum Level {
+    /// A quantity that is not negative, from zero.
+    FromZero,
+    /// Any number.
+    Free,
+    /// A positive quantity of which ratios matter.
+    Log,
+    /// Names, in even distances; `x` is the place among them.
+    Categories(Vec<String>),
 }
 
 /// A figure.
@@ -48,6 +63,11 @@ pub(super) struct Figure {
     pub(super) id: &'static str,
     /// What a reader who does not see it should know.
     pub(super) description: String,
+    /// First words of the caption.
+    pub(super) title: &'static str,
+    /// The rest of the caption.
+    pub(super) caption: String,
+    pub(super) level: Level,
     pub(super) x_label: String,
     pub(super) y_label: String,
     /// Ends that `y` cannot pass.
@@ -75,9 +95,9 @@ impl Figure {
     fn axes(&self) -> (Axis, Axis) {
         let ends = |interval: Option<Interval>| interval.into_iter().flat_map(<[f64; 2]>::from);
         let curve_points = || self.curves.iter().flat_map(|curve| &curve.points);
+        let bands = self.curves.iter().flat_map(|curve| &curve.band);
         let xs = self.marks.iter().flat_map(|mark| {
-            [mark.x, 0.0]
-                .into_iter()
+            std::iter::once(mark.x)
                 .chain(mark.x_estimate)
                 .chain(ends(mark.x_interval))
         });
@@ -86,10 +106,34 @@ impl Figure {
             .iter()
             .flat_map(|mark| std::iter::once(mark.y).chain(ends(mark.y_interval)));
         let xs = xs.chain(curve_points().map(|point| point.0));
-        let ys = ys.chain(curve_points().map(|point| point.1));
-        // Marks at zero KL need room on their left for their shape.
-        let x_axis = Axis::fitting(xs, (0.0, f64::INFINITY), (LEFT + 10.0, RIGHT));
-        (x_axis, Axis::fitting(ys, self.y_limits, (BOTTOM, TOP)))
+        let ys = ys
+            .chain(curve_points().map(|point| point.1))
+            .chain(bands.flat_map(|&(_, interval)| <[f64; 2]>::from(interval)));
+        let y_axis = Axis::fitting(ys, self.y_limits, (BOTTOM, TOP));
+        // Marks at the left end need room for their shape.
+        let page = (LEFT + 10.0, RIGHT);
+        let x_axis = match &self.level {
+            Level::FromZero => Axis::fitting(xs.chain([0.0]), (0.0, f64::INFINITY), page),
+            Level::Free => Axis::fitting(xs, (f64::NEG_INFINITY, f64::INFINITY), page),
+            Level::Log => Axis::log_fitting(xs, page),
+            Level::Categories(names) => {
+                let all = [0.0, names.len().saturating_sub(1) as f64];
+                Axis::fitting(all.into_iter(), (f64::NEG_INFINITY, f64::INFINITY), page)
+            }
+        };
+        (x_axis, y_axis)
+    }
+
+    /// Ticks of the level axis.
+    fn x_ticks(&self, x_axis: &Axis) -> Vec<(f64, String)> {
+        match &self.level {
+            Level::Categories(names) => names
+                .iter()
+                .enumerate()
+                .map(|(idx, name)| (idx as f64, name.clone()))
+                .collect(),
+            _ => x_axis.ticks(),
+        }
     }
 
     fn frame(&self, x_axis: &Axis, y_axis: &Axis) -> Markup {
@@ -100,7 +144,7 @@ impl Figure {
                 line.grid x1=(LEFT) x2=(RIGHT) y1=(at(y)) y2=(at(y)) {}
                 text.tick x=(LEFT - 6.0) y=(at(y + 4.0)) text-anchor="end" { (text) }
             }
-            @for (value, text) in x_axis.ticks() {
+            @for (value, text) in self.x_ticks(x_axis) {
                 @let x = x_axis.at(value);
                 line.axis x1=(at(x)) x2=(at(x)) y1=(BOTTOM) y2=(BOTTOM + 4.0) {}
                 text.tick x=(at(x)) y=(BOTTOM + 17.0) text-anchor="middle" { (text) }
@@ -155,7 +199,15 @@ fn curve_line(curve: &Curve, x_axis: &Axis, y_axis: &Axis) -> Markup {
         .iter()
         .map(|&(x, y)| format!("{:.2},{:.2}", x_axis.at(x), y_axis.at(y)))
         .collect();
+    let along = |end: fn(Interval) -> f64| move |&(x, interval): &(f64, Interval)| (x, end(interval));
+    let lower = curve.band.iter().map(along(|interval| interval.lo));
+    let upper = curve.band.iter().rev().map(along(|interval| interval.hi));
+    let around: Vec<String> = lower
+        .chain(upper)
+        .map(|(x, y)| format!("{:.2},{:.2}", x_axis.at(x), y_axis.at(y)))
+        .collect();
     html! {
+        @if !around.is_empty() { polygon.band points=(around.join(" ")) {} }
         polyline class=(curve.class) points=(points.join(" ")) {}
         @for &(x, y) in &curve.dots { circle.dot cx=(at(x_axis.at(x))) cy=(at(y_axis.at(y))) r="2.2" {} }
     }

@@ -5,6 +5,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figure::{Figure, series_class};
+use super::shades::shades;
 use super::{Example, ExampleAnswer, Report, figures, numbers};
 use crate::confidence::Interval;
 use crate::frontier::{Frontier, FrontierPoint};
@@ -31,9 +32,7 @@ impl Report {
                         (header(frontier))
                         (points_table(frontier))
                         section.figures aria-label="Figures" {
-                            (figure(&figures::reward_by_kl(frontier), &reward_caption(frontier)))
-                            (figure(&figures::win_rate_by_kl(frontier), &win_rate_caption(frontier)))
-                            (figure(&figures::win_rate_by_tokens(frontier), &tokens_caption(frontier)))
+                            @for shown in figures::figures(frontier) { (figure(&shown)) }
                             (legend(frontier))
                         }
                         (examples(&self.examples, frontier))
@@ -58,15 +57,32 @@ fn header(frontier: &Frontier) -> Markup {
             p.lead {
                 "Reward " code { (facts.reward) } " (" (facts.reward_unit) ") of the answers, how often they beat the \
                  model\u{2019}s own, and how far each method moves from the model. Means over "
-                (frontier.num_prompts) " prompts; brackets and bars are " (percent(frontier))
+                (frontier.num_prompts) " prompts" (over_seeds(frontier)) "; brackets and bars are " (percent(frontier))
                 " intervals over prompts."
             }
         }
     }
 }
 
+/// ` and 3 seeds`, if there are several.
+fn over_seeds(frontier: &Frontier) -> String {
+    match frontier.seeds.len() {
+        0 | 1 => String::new(),
+        several => format!(" and {several} seeds"),
+    }
+}
+
 fn points_table(frontier: &Frontier) -> Markup {
     let facts = &frontier.facts;
+    let further = frontier
+        .points
+        .first()
+        .map_or(&[][..], |point| &point.rewards_also);
+    let commits = frontier
+        .points
+        .iter()
+        .any(|point| point.first_commit_tokens.is_some());
+    let shades = shades(frontier);
     html! {
         div.scroll tabindex="0" role="region" aria-label="Results by method" {
             table {
@@ -77,30 +93,49 @@ fn points_table(frontier: &Frontier) -> Markup {
                         th scope="col" { "Gain over reference" small { (facts.reward_unit) ", paired by prompt" } }
                         th scope="col" { "Win rate" small { "against the reference, ties half" } }
                         th scope="col" { "KL from reference" small { "nats" } }
+                        @for reward in further {
+                            th scope="col" { (numbers::shortened(&reward.name)) small { (reward.unit) } }
+                        }
                         th scope="col" { "Tokens per answer" small { "discarded ones included" } }
+                        @if commits { th scope="col" { "Tokens to first words" small { "that no later choice changes" } } }
                         th scope="col" { "Tokens" small { "in all" } }
                     }
                 }
                 tbody {
-                    @for (series, point) in frontier.points.iter().enumerate() { (point_row(series, point)) }
+                    @for (shade, point) in shades.of_point.iter().zip(&frontier.points) {
+                        (point_row(*shade, point, commits))
+                    }
                 }
             }
         }
     }
 }
 
-fn point_row(series: usize, point: &FrontierPoint) -> Markup {
+fn point_row(shade: usize, point: &FrontierPoint, commits: bool) -> Markup {
     html! {
         tr {
             th scope="row" {
-                span class=(series_class("swatch", series)) aria-hidden="true" {}
-                code { (point.method) }
+                span class=(series_class("swatch", shade)) aria-hidden="true" {}
+                code { (point.name()) }
+                @if let Some(series) = &point.shown_as.series { small { (series) } }
             }
-            (number_cell(point.reward_mean, point.reward_ci))
+            td {
+                (numbers::number(point.reward_mean)) small { (numbers::interval(point.reward_ci)) }
+                @if let Some(n) = point.like_best_of.filter(|_| point.shown_as.series.is_some()) {
+                    small { "as best of " (n) }
+                }
+            }
             (number_cell(point.reward_gain, point.reward_gain_ci))
             (number_cell(point.win_rate, point.win_rate_ci))
             (kl_cell(point))
+            @for reward in &point.rewards_also { (number_cell(reward.mean, reward.ci)) }
             (number_cell(point.tokens_per_answer, point.tokens_per_answer_ci))
+            @if commits {
+                @match point.first_commit_tokens {
+                    Some(tokens) => (number_cell(tokens, point.first_commit_tokens_ci)),
+                    None => td { "\u{2013}" },
+                }
+            }
             td { (numbers::count(point.tokens_generated)) }
         }
     }
@@ -126,28 +161,12 @@ fn kl_cell(point: &FrontierPoint) -> Markup {
     }
 }
 
-fn figure(figure: &Figure, caption: &Markup) -> Markup {
-    html! { figure { figcaption { (caption) } (figure.to_svg()) } }
-}
-
-fn reward_caption(frontier: &Frontier) -> Markup {
+fn figure(figure: &Figure) -> Markup {
     html! {
-        b { "Reward against distance." } " Mean reward (" (frontier.facts.reward_unit) ") and KL in nats, with "
-        (percent(frontier)) " intervals."
-    }
-}
-
-fn win_rate_caption(frontier: &Frontier) -> Markup {
-    html! {
-        b { "Win rate against distance." } " Share of pairs with a reference answer that are won, ties half, with "
-        (percent(frontier)) " intervals."
-    }
-}
-
-fn tokens_caption(frontier: &Frontier) -> Markup {
-    html! {
-        b { "Win rate against cost." } " Tokens drawn for one answer, those of discarded candidates included, with "
-        (percent(frontier)) " intervals."
+        figure {
+            figcaption { b { (figure.title) } " " (figure.caption) }
+            (figure.to_svg())
+        }
     }
 }
 
@@ -160,6 +179,7 @@ fn legend(frontier: &Frontier) -> Markup {
     html! {
         section.legend aria-label="How to read the figures" {
             ul {
+                (series_keys(frontier))
                 @if has(KlKind::Exact) {
                     li { (key(&html! { circle cx="13" cy="8" r="4.5" {} }))
                         b { "exact" } ": divergences of each step summed in full; the interval is from the responses drawn." }
@@ -167,7 +187,7 @@ fn legend(frontier: &Frontier) -> Markup {
                 @if has(KlKind::Bound) {
                     li { (key(&html! { polygon points="7,8 17,2.5 17,13.5" {} }))
                         b { "bound" } ": the true KL is at most this. Best of N: log N \u{2212} (N\u{2212}1)/N; any other \
-                        choice among N: log N." }
+                        choice among N: log N; best of K blocks: log K \u{2212} (K\u{2212}1)/K for each choice that was made." }
                 }
                 @if frontier.points.iter().any(|point| point.kl_estimate_nats.is_some()) {
                     li { (key(&html! { line.to-estimate x1="6" x2="26" y1="8" y2="8" {} circle.hollow cx="6" cy="8" r="3.5" {} }))
@@ -182,10 +202,43 @@ fn legend(frontier: &Frontier) -> Markup {
                 @if most > 1 {
                     li { (key(&html! { line.curve x1="0" x2="26" y1="8" y2="8" {} }))
                         b { "best-of-N in closed form" } ": N from 1 to " (most)
-                        ", at its bound, by order statistics of the reference\u{2019}s rewards; dots at powers of two." }
+                        ", at its bound, by order statistics of the reference\u{2019}s rewards; dots at powers of two, the band is the \
+                        interval." }
                     li { (key(&html! { line.curve.ideal x1="0" x2="26" y1="8" y2="8" {} }))
                         b { "N/(N+1)" } ": the same if no two rewards were equal." }
                 }
+            }
+        }
+    }
+}
+
+/// A line for each series: its colour, its name and what the numbers along it are.
+fn series_keys(frontier: &Frontier) -> Markup {
+    let of_series = |name: &str| {
+        frontier
+            .points
+            .iter()
+            .find(|point| point.shown_as.series.as_deref() == Some(name))
+            .map(|point| {
+                point
+                    .shown_as
+                    .variables
+                    .keys()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            })
+            .unwrap_or_default()
+    };
+    html! {
+        @for (shade, name) in shades(frontier).series {
+            @let along = of_series(&name);
+            li {
+                svg.key viewBox="0 0 26 16" width="26" height="16" aria-hidden="true" {
+                    line class=(series_class("through", shade)) x1="0" x2="26" y1="8" y2="8" {}
+                }
+                b { (name) }
+                @if !along.is_empty() { ": numbers along the line are " (along) "." }
             }
         }
     }
@@ -212,15 +265,16 @@ fn examples(examples: &[Example], frontier: &Frontier) -> Markup {
 }
 
 fn example_answer(answer: &ExampleAnswer, frontier: &Frontier) -> Markup {
-    let series = frontier
+    let place = frontier
         .points
         .iter()
-        .position(|point| point.method == answer.method)
-        .unwrap_or(0);
+        .position(|point| point.method == answer.method);
+    let shade = place.map_or(0, |place| shades(frontier).of_point[place]);
+    let name = place.map_or(answer.method.as_str(), |place| frontier.points[place].name());
     html! {
-        article class=(series_class("answer", series)) {
+        article class=(series_class("answer", shade)) {
             h3 {
-                code { (answer.method) }
+                code { (name) }
                 span { "reward " (numbers::number(answer.reward)) " " (frontier.facts.reward_unit) }
             }
             p { @if answer.text.trim().is_empty() { i { "(empty)" } } @else { (answer.text) } }
@@ -252,7 +306,18 @@ fn facts_list(frontier: &Frontier) -> Markup {
                 frontier.num_resamples
             ),
         ),
-        ("seed", facts.seed.to_string()),
+        (
+            "seed",
+            if frontier.seeds.is_empty() {
+                facts.seed.to_string()
+            } else {
+                let seeds: Vec<String> = frontier.seeds.iter().map(u64::to_string).collect();
+                format!(
+                    "{}; a prompt\u{2019}s value is the mean over them",
+                    seeds.join(", ")
+                )
+            },
+        ),
         ("configuration (SHA-256)", facts.config_sha256.clone()),
         ("program", format!("trimtab {}", facts.version)),
     ];

@@ -9,6 +9,7 @@ mod files;
 mod html;
 mod labels;
 mod numbers;
+mod shades;
 mod table;
 
 use std::path::{Path, PathBuf};

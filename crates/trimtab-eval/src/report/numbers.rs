@@ -41,6 +41,15 @@ pub(super) fn percent(probability: f64) -> String {
     format!("{}%", (probability * 1000.0).round() / 10.0)
 }
 
+/// A name that fits beside an axis.
+pub(super) fn shortened(name: &str) -> String {
+    const MAX_CHARS: usize = 32;
+    match name.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}\u{2026}", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 /// A count with thin spaces between groups of three digits.
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();

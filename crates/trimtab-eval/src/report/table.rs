@@ -36,7 +36,7 @@ impl Frontier {
         ]);
         for point in &self.points {
             table.add_row([
-                point.method.clone(),
+                point.name().to_owned(),
                 with_interval(point.reward_mean, point.reward_ci),
                 with_interval(point.win_rate, point.win_rate_ci),
                 kl(point),
@@ -57,9 +57,14 @@ impl Frontier {
         let facts = &self.facts;
         let reward = format!("reward: {} ({})", facts.reward, facts.reward_unit);
         let others = format!(
-            "brackets: {} intervals over {} prompts; tokens: drawn for an answer",
+            "brackets: {} intervals over {} prompts{}; tokens: drawn for an answer",
             numbers::percent(self.confidence_level),
-            self.num_prompts
+            self.num_prompts,
+            if self.seeds.is_empty() {
+                String::new()
+            } else {
+                format!(", {} seeds", self.seeds.len())
+            }
         );
         format!("{}\n{}", cut(&reward, width), cut(&others, width))
     }

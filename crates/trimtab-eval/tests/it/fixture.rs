@@ -6,7 +6,7 @@ use trimtab_base::testing::{LetterTokens, TableLm};
 use trimtab_base::{PromptKey, Seed, TokenId};
 use trimtab_decode::testing::drive;
 use trimtab_decode::{Candidate, DecodeSpec, DecoderInputs, Outcome, StopRules};
-use trimtab_eval::{FrontierInput, KlRule, MethodRuns, PromptRun, ReferenceSamples, RunFacts};
+use trimtab_eval::{FrontierInput, KlRule, MethodRuns, PromptRun, ReferenceSamples, RunFacts, ShownAs};
 
 /// Number of `a` in a response: 0 to 3.
 pub(crate) fn reward(token_ids: &[TokenId]) -> f64 {
@@ -54,6 +54,9 @@ pub(crate) fn method_runs(spec: &str, num_prompts: u64) -> MethodRuns {
         num_candidates,
         sampling: parsed.sampling(),
         kl_rule: KlRule::of_spec(&parsed),
+        value_names: Vec::new(),
+        varies_by_seed: false,
+        shown_as: ShownAs::default(),
         runs,
     }
 }
@@ -82,5 +85,7 @@ pub(crate) fn frontier_input(specs: &[&str], num_prompts: u64) -> FrontierInput 
         },
         references: references.collect(),
         methods: specs.iter().map(|spec| method_runs(spec, num_prompts)).collect(),
+        rewards_also: Vec::new(),
+        x_axis: None,
     }
 }

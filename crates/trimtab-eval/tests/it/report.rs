@@ -107,7 +107,7 @@ fn the_page_fetches_nothing_and_says_what_numbers_are() {
     ] {
         assert!(html.contains(said), "the page lacks {said:?}");
     }
-    assert_eq!(html.matches("role=\"img\"").count(), 3);
+    assert_eq!(html.matches("role=\"img\"").count(), 4);
     assert!(
         !html.contains("NaN") && !html.contains("inf\""),
         "a number is none"

@@ -1,3 +1,5 @@
+use trimtab_decode::BlockKl;
+
 use super::*;
 use crate::confidence::clopper_pearson;
 use crate::frontier::FrontierPoint;
@@ -23,6 +25,7 @@ fn best_of(prompt_idx: u64, rewards: &[f64]) -> PromptRun {
         answers: vec![scored(best)],
         candidates,
         tokens_generated: 10 * rewards.len() as u64,
+        ..PromptRun::default()
     }
 }
 
@@ -34,6 +37,9 @@ fn bon(method: &str, runs: Vec<PromptRun>) -> MethodRuns {
         num_candidates,
         sampling: Sampling::REFERENCE,
         kl_rule,
+        value_names: Vec::new(),
+        varies_by_seed: false,
+        shown_as: ShownAs::default(),
         runs,
     }
 }
@@ -57,6 +63,8 @@ fn input(methods: Vec<MethodRuns>) -> FrontierInput {
         facts,
         methods,
         references: references.to_vec(),
+        rewards_also: Vec::new(),
+        x_axis: None,
     }
 }
 
@@ -198,13 +206,168 @@ fn each_rule_has_its_kind_and_value() {
     let worst = KlRule::WorstOfN { num_candidates: 3 };
     check(worst, reference, KlKind::Bound, bound);
     check(worst, tempered, KlKind::Estimate, bound + 0.25);
-    // Ten tokens are three blocks of at most four.
-    let blockwise = KlRule::Blockwise {
-        num_candidates: 3,
-        block_len: 4,
+    check(KlRule::GuidedSum, reference, KlKind::Exact, 0.2);
+}
+
+#[test]
+fn blocks_have_the_bound_of_the_choices_made_and_an_estimate_where_all_have_one() {
+    let blocks = |bound_nats: f64, estimate_nats: Option<f64>| BlockKl {
+        num_choices: (bound_nats * 2.0) as u64,
+        bound_nats,
+        estimate_nats,
     };
-    check(blockwise, reference, KlKind::Bound, 3.0 * bound);
-    check(blockwise, tempered, KlKind::Estimate, 3.0 * bound + 0.25);
+    let with = |sampling: Sampling, blocks: [BlockKl; 2]| {
+        let mut runs = vec![best_of(0, &[0.0]), best_of(1, &[1.0])];
+        for (run, blocks) in runs.iter_mut().zip(blocks) {
+            run.block_kl = vec![blocks];
+            run.answers[0].reference_log_prob = -3.25;
+        }
+        only_point(MethodRuns {
+            sampling,
+            kl_rule: KlRule::Blockwise,
+            ..bon("cd-block:k=2,m=8", runs)
+        })
+    };
+    let (reference, tempered) = (Sampling::REFERENCE, Sampling::at_temperature(0.7));
+    let point = with(reference, [blocks(1.0, None), blocks(2.0, Some(1.5))]);
+    assert_eq!(
+        (point.kl_nats, point.kl_kind, point.kl_estimate_nats),
+        (1.5, KlKind::Bound, None)
+    );
+    assert!(
+        point.kl_ci.is_some(),
+        "responses differ in their number of choices"
+    );
+    assert_eq!(point.choices_per_answer, Some(3.0));
+    let point = with(reference, [blocks(1.0, Some(0.5)), blocks(2.0, Some(1.5))]);
+    assert_eq!((point.kl_nats, point.kl_estimate_nats), (1.5, Some(1.0)));
+    assert!(point.kl_estimate_ci.is_some());
+    // The truth lies between nothing and the bound.
+    let point = with(reference, [blocks(1.0, Some(-0.5)), blocks(2.0, Some(-0.25))]);
+    assert_eq!(point.kl_estimate_nats, Some(0.0));
+    let point = with(tempered, [blocks(1.0, Some(0.5)), blocks(2.0, Some(1.5))]);
+    assert_eq!((point.kl_nats, point.kl_kind), (1.25, KlKind::Estimate));
+    let missing = MethodRuns {
+        kl_rule: KlRule::Blockwise,
+        ..bon("cd-block:k=2,m=8", vec![best_of(0, &[0.0]), best_of(1, &[1.0])])
+    };
+    let error = Frontier::compute(&input(vec![missing])).expect_err("it lacks its choices");
+    assert!(
+        error.to_string().contains("prompt 0: no choices of blocks"),
+        "{error}"
+    );
+}
+
+#[test]
+fn steered_draws_are_not_the_references() {
+    let mut steered = bon("cd-token:weight=4", vec![best_of(0, &[7.0]), best_of(1, &[9.0])]);
+    steered.kl_rule = KlRule::GuidedSum;
+    steered.runs[0].candidates[0].kl_nats = 0.5;
+    let frontier = Frontier::compute(&input(vec![steered])).unwrap();
+    // Their rewards are in no pool, and their divergence is not zero by construction.
+    assert_eq!(frontier.best_of_n_curve[0].reward_mean, 1.25);
+    assert_eq!(frontier.points[0].kl_nats, 0.25);
+    assert_eq!(frontier.points[0].like_best_of, None, "no N of the curve gives 8");
+}
+
+#[test]
+fn what_stands_beside_answers_is_averaged_over_them() {
+    let mut run = best_of(0, &[1.0, 2.0]);
+    run.answers = vec![scored(1.0), scored(2.0)];
+    run.first_commit_tokens = vec![4, 7];
+    run.values = vec![vec![0.5, 1.0], vec![1.5, 2.0]];
+    run.rewards_also = vec![vec![10.0], vec![30.0]];
+    let other = PromptRun {
+        prompt_idx: 1,
+        ..run.clone()
+    };
+    let name = |name: &str| RewardName {
+        name: name.into(),
+        unit: "nats".into(),
+    };
+    let mut method = bon("m", vec![run, other.clone()]);
+    method.value_names = vec![name("a"), name("b")];
+    let samples = FrontierInput {
+        rewards_also: vec![name("length")],
+        ..input(vec![method.clone()])
+    };
+    let point = Frontier::compute(&samples).unwrap().points.remove(0);
+    assert_eq!(point.first_commit_tokens, Some(5.5));
+    assert_eq!(
+        point.values.iter().map(|value| value.mean).collect::<Vec<_>>(),
+        [1.0, 1.5]
+    );
+    assert_eq!(
+        (point.rewards_also[0].name.as_str(), point.rewards_also[0].mean),
+        ("length", 20.0)
+    );
+    // A further reward that was not computed is a fault; a moment that no answer has is none.
+    method.runs[0].first_commit_tokens.clear();
+    assert_eq!(only_point(method.clone()).first_commit_tokens, None);
+    method.runs[0].rewards_also.clear();
+    let samples = FrontierInput {
+        rewards_also: vec![name("length")],
+        ..input(vec![method])
+    };
+    assert!(matches!(
+        Frontier::compute(&samples),
+        Err(EvalError::Empty { .. })
+    ));
+}
+
+#[test]
+fn seeds_are_averaged_within_prompts() {
+    let of_seed = |seed: u64, rewards: [f64; 2]| {
+        let runs = vec![best_of(0, &rewards[..1]), best_of(1, &rewards[1..])];
+        let mut samples = input(vec![bon("bon:1", runs)]);
+        samples.facts.seed = seed;
+        samples
+    };
+    let inputs = [of_seed(3, [0.0, 2.0]), of_seed(4, [2.0, 2.0])];
+    let frontier = Frontier::over_seeds(&inputs).unwrap();
+    let point = &frontier.points[0];
+    assert_eq!((frontier.facts.seed, frontier.seeds.as_slice()), (3, &[3, 4][..]));
+    assert_eq!(
+        (point.reward_mean, frontier.num_prompts, frontier.num_references),
+        (1.5, 2, 8)
+    );
+    assert_eq!((point.tokens_per_answer, point.tokens_generated), (10.0, 20));
+    let by_seed: Vec<(u64, f64)> = point
+        .seed_values
+        .iter()
+        .map(|of| (of.seed, of.reward_mean))
+        .collect();
+    assert_eq!(by_seed, [(3, 1.0), (4, 2.0)]);
+    // Only where a seed is shared by all prompts does it widen: Student's interval of 1 and 2, in squares.
+    let mut varying = inputs.clone();
+    for samples in &mut varying {
+        samples.methods[0].varies_by_seed = true;
+    }
+    let wider = Frontier::over_seeds(&varying).unwrap().points[0]
+        .reward_ci
+        .unwrap();
+    let Interval { lo, hi } = point.reward_ci.unwrap();
+    let half = 12.706_205 * 0.5;
+    assert!(
+        (wider.hi - (1.5 + (hi - 1.5).hypot(half))).abs() < 1e-5,
+        "{wider:?}"
+    );
+    assert!(
+        (wider.lo - (1.5 - (1.5 - lo).hypot(half))).abs() < 1e-5,
+        "{wider:?}"
+    );
+    // One seed is a plain run, and other methods are no seeds of it.
+    assert_eq!(
+        Frontier::over_seeds(&inputs[..1]).unwrap(),
+        Frontier::compute(&inputs[0]).unwrap()
+    );
+    let mut foreign = inputs.clone();
+    foreign[1].methods[0].method = "bon:9".into();
+    assert!(matches!(
+        Frontier::over_seeds(&foreign),
+        Err(EvalError::SeedMismatch { seed: 4, first: 3 })
+    ));
+    assert!(Frontier::over_seeds(&[]).is_err());
 }
 
 #[test]
@@ -223,6 +386,9 @@ fn a_choice_among_equal_draws_is_exactly_the_answer() {
     }
     check("bon:n=1,t=0.7", KlRule::TokenwiseSum);
     check("bon:n=4,t=0.7", KlRule::BestOfN { num_candidates: 4 });
+    check("cd-token:weight=0", KlRule::GuidedSum);
+    check("cd-block:k=4,m=8", KlRule::Blockwise);
+    check("cd-block:k=4,m=8,t=0", KlRule::Deterministic);
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! One frontier from runs of one configuration with several seeds. Knows frontiers of single seeds, no journal.
+//!
+//! The unit of every interval stays the prompt: its value is the mean over seeds. Draws of different prompts share no
+//! coin whatever the seed, so these means are independent, and their spread holds that between prompts and what is left
+//! of that between draws. Only a thing that a seed gives to all prompts at once escapes it, e.g. a scorer trained with
+//! that seed; methods with such a thing say so ([`MethodRuns::varies_by_seed`]), and their half-widths grow by Student's
+//! interval of the seeds' means, added in squares. That counts the draws' noise twice: too wide rather than too narrow.
+
+use std::collections::BTreeMap;
+
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::compute::rounded_interval;
+use super::point::SeedValues;
+use super::{Frontier, FrontierInput, FrontierPoint, MethodRuns};
+use crate::confidence::{Interval, mean_of};
+use crate::error::EvalError;
+use crate::samples::{PromptRun, ReferenceSamples};
+
+impl Frontier {
+    /// Computes every point over all seeds, `inputs` being one run a seed of the same methods and prompts, in the order of
+    /// the seeds. One input gives what [`Self::compute`] does.
+    ///
+    /// # Errors
+    /// As [`Self::compute`]; [`EvalError::Empty`] for no input; [`EvalError::SeedMismatch`] for seeds with other methods.
+    pub fn over_seeds(inputs: &[FrontierInput]) -> Result<Self, EvalError> {
+        let [first, others @ ..] = inputs else {
+            return Err(EvalError::Empty { what: "seeds" });
+        };
+        if others.is_empty() {
+            return Self::compute(first);
+        }
+        let mut merged = first.clone();
+        for other in others {
+            merge(&mut merged, other)?;
+        }
+        let mut frontier = Self::compute(&merged)?;
+        let singles = inputs.iter().map(Self::compute).collect::<Result<Vec<_>, _>>()?;
+        frontier.seeds = inputs.iter().map(|input| input.facts.seed).collect();
+        let level = frontier.confidence_level;
+        for (idx, (point, method)) in frontier.points.iter_mut().zip(&first.methods).enumerate() {
+            let of_seed = singles
+                .iter()
+                .map(|single| (single.facts.seed, &single.points[idx]));
+            point.seed_values = of_seed.map(|(seed, point)| seed_values(seed, point)).collect();
+            if method.varies_by_seed {
+                let by_seed: Vec<&FrontierPoint> = singles.iter().map(|single| &single.points[idx]).collect();
+                widen(point, &by_seed, level);
+            }
+        }
+        Ok(frontier)
+    }
+}
+
+/// Adds another seed's samples prompt by prompt.
+fn merge(all: &mut FrontierInput, more: &FrontierInput) -> Result<(), EvalError> {
+    let names = |input: &FrontierInput| {
+        input
+            .methods
+            .iter()
+            .map(|method| method.method.clone())
+            .collect::<Vec<_>>()
+    };
+    if names(all) != names(more) {
+        return Err(EvalError::SeedMismatch {
+            seed: more.facts.seed,
+            first: all.facts.seed,
+        });
+    }
+    for (method, other) in all.methods.iter_mut().zip(&more.methods) {
+        merge_runs(method, other);
+    }
+    let mut places: BTreeMap<u64, &mut ReferenceSamples> = all
+        .references
+        .iter_mut()
+        .map(|sample| (sample.prompt_idx, sample))
+        .collect();
+    let mut new = Vec::new();
+    for sample in &more.references {
+        match places.get_mut(&sample.prompt_idx) {
+            Some(place) => place.rewards.extend(&sample.rewards),
+            None => new.push(sample.clone()),
+        }
+    }
+    all.references.extend(new);
+    Ok(())
+}
+
+fn merge_runs(all: &mut MethodRuns, more: &MethodRuns) {
+    let mut places: BTreeMap<u64, &mut PromptRun> =
+        all.runs.iter_mut().map(|run| (run.prompt_idx, run)).collect();
+    let mut new = Vec::new();
+    for run in &more.runs {
+        match places.get_mut(&run.prompt_idx) {
+            Some(place) => place.append(run.clone()),
+            None => new.push(run.clone()),
+        }
+    }
+    all.runs.extend(new);
+}
+
+fn seed_values(seed: u64, point: &FrontierPoint) -> SeedValues {
+    SeedValues {
+        seed,
+        reward_mean: point.reward_mean,
+        win_rate: point.win_rate,
+        kl_nats: point.kl_nats,
+        kl_estimate_nats: point.kl_estimate_nats,
+        tokens_per_answer: point.tokens_per_answer,
+        rewards_also: point.rewards_also.iter().map(|reward| reward.mean).collect(),
+    }
+}
+
+/// Widens the intervals of a point by what its seeds' means say of seeds.
+fn widen(point: &mut FrontierPoint, by_seed: &[&FrontierPoint], level: f64) {
+    let wider = |ci: &mut Option<Interval>, mean: f64, of: &dyn Fn(&FrontierPoint) -> Option<f64>| {
+        let means: Option<Vec<f64>> = by_seed.iter().map(|point| of(point)).collect();
+        if let (Some(ends), Some(means)) = (*ci, means) {
+            *ci = Some(rounded_interval(widened(ends, mean, half_width(&means, level))));
+        }
+    };
+    wider(&mut point.reward_ci, point.reward_mean, &|point| {
+        Some(point.reward_mean)
+    });
+    wider(&mut point.reward_gain_ci, point.reward_gain, &|point| {
+        Some(point.reward_gain)
+    });
+    wider(&mut point.win_rate_ci, point.win_rate, &|point| {
+        Some(point.win_rate)
+    });
+    wider(&mut point.kl_ci, point.kl_nats, &|point| Some(point.kl_nats));
+    wider(
+        &mut point.kl_estimate_ci,
+        point.kl_estimate_nats.unwrap_or(0.0),
+        &|point| point.kl_estimate_nats,
+    );
+    wider(
+        &mut point.tokens_per_answer_ci,
+        point.tokens_per_answer,
+        &|point| Some(point.tokens_per_answer),
+    );
+    for (idx, reward) in point.rewards_also.iter_mut().enumerate() {
+        wider(&mut reward.ci, reward.mean, &|point| {
+            point.rewards_also.get(idx).map(|reward| reward.mean)
+        });
+    }
+    cut(&mut point.win_rate_ci, 0.0, 1.0);
+    cut(&mut point.kl_ci, 0.0, f64::INFINITY);
+    cut(&mut point.kl_estimate_ci, 0.0, f64::INFINITY);
+    cut(&mut point.tokens_per_answer_ci, 0.0, f64::INFINITY);
+}
+
+fn cut(ci: &mut Option<Interval>, lo: f64, hi: f64) {
+    if let Some(ends) = ci {
+        *ends = Interval {
+            lo: ends.lo.clamp(lo, hi),
+            hi: ends.hi.clamp(lo, hi),
+        };
+    }
+}
+
+/// Half of Student's interval for the mean of at least two values.
+fn half_width(means: &[f64], level: f64) -> f64 {
+    let n = means.len() as f64;
+    let mean = mean_of(means);
+    let variance = means.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let student = StudentsT::new(0.0, 1.0, n - 1.0).expect("there are at least two seeds");
+    student.inverse_cdf(f64::midpoint(1.0, level)) * (variance / n).sqrt()
+}
+
+/// Both sides of an interval around `mean` grown by `more`, in squares.
+fn widened(ends: Interval, mean: f64, more: f64) -> Interval {
+    Interval {
+        lo: mean - (mean - ends.lo).hypot(more),
+        hi: mean + (ends.hi - mean).hypot(more),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontier::compute::rounded;
+
+    #[test]
+    fn three_equal_seeds_widen_nothing_and_unequal_ones_by_student() {
+        assert_eq!(half_width(&[2.0, 2.0, 2.0], 0.95), 0.0);
+        // t(2) at 97.5% is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3).
+        let half = half_width(&[1.0, 2.0, 3.0], 0.95);
+        assert!((half - 4.302_653 / 3.0_f64.sqrt()).abs() < 1e-5, "{half}");
+        let ends = widened(Interval { lo: 7.0, hi: 12.0 }, 10.0, 4.0);
+        assert_eq!(
+            (ends.lo, rounded(ends.hi)),
+            (5.0, rounded(10.0 + 20.0_f64.sqrt()))
+        );
+    }
+}
