@@ -1,0 +1,44 @@
+//! Arguments of `train`. Knows words and their defaults.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Source, indent};
+
+/// What is trained.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Train a prefix scorer on rollouts: what `generate --scorer` steers by.
+    Scorer(TrainScorerArgs),
+}
+
+/// Arguments of `train scorer`.
+#[derive(Debug, Args)]
+#[command(after_help = help())]
+pub(crate) struct TrainScorerArgs {
+    /// The configuration, a TOML file.
+    pub(crate) config: PathBuf,
+    /// Folder for the scorer and the traces of its training; the configuration's path without its extension if not
+    /// given. A run that was stopped goes on there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print JSON: the scorer's card and where it is.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Threads; all processors if not given.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Where the model may be fetched from if it is not stored.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) source: Source,
+}
+
+fn help() -> String {
+    format!(
+        "A configuration (only `rollouts` and `reward` are required):\n\n{}\nExample:\n  trimtab rollout --prompts \
+         prompts.jsonl --reward length --out rollouts\n  trimtab train scorer length.toml\n\nHidden states are read \
+         once and kept in the store, under prefix-sets, for the next scorer on the same rollouts and reward.",
+        indent(crate::train::EXAMPLE_CONFIG)
+    )
+}

@@ -1,0 +1,204 @@
+//! What training a scorer is, as users write it. Knows no model and no data.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use trimtab_reward::RewardSpec;
+use trimtab_store::ModelRef;
+use trimtab_train::{ScorerObjective, ScorerTrainConfig};
+
+use crate::args::parse_precision;
+use crate::prompts::without_bom;
+use crate::resolve::open_store;
+
+/// A configuration with every field of the first level, for help texts; a test parses it.
+pub(crate) const EXAMPLE_CONFIG: &str = r#"model = "smollm2-135m-instruct"   # whose states the scorer reads: the model to be steered
+rollouts = "rollouts"             # a folder of `trimtab rollout`; a relative path is looked up beside this file
+reward = "length"                 # a column of the rollouts, or any reward, which then scores them now
+objective = "cd-q"                # cd-fudge, cd-q, or { kind = "cd-q", num_steps = 4 }
+seed = 0
+precision = "int8"                # of the model: the one that it will be steered in
+features_len = 64                 # token features that values of next tokens are made of
+# name = "length"                 # what reports call the scorer; the last part of its folder if not given
+# skip = 1000                     # rollouts to pass over
+# limit = 4000                    # most rollouts to take after those
+
+[train]
+epochs = 10
+trunk_len = 512                   # width of the hidden layer of each head; 0 for linear heads
+action_head = true                # false for a scorer that steers by blocks only
+eval_fraction = 0.1               # share of prompts that judge the scorer
+optim = { batch_len = 4096, learning_rate = 1e-3, weight_decay = 0.01, warmup_fraction = 0.03 }
+"#;
+
+/// Training of one scorer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScorerConfig {
+    /// Alias, `org/name` of the hub, or a path. Default `smollm2-135m-instruct`.
+    #[serde(default = "default_model")]
+    pub(crate) model: String,
+    /// Rollouts: a folder, or a file of one shard.
+    pub(crate) rollouts: PathBuf,
+    /// What the scorer is to foresee.
+    pub(crate) reward: RewardSpec,
+    /// How it is trained. Default `cd-fudge`.
+    #[serde(default = "default_objective")]
+    pub(crate) objective: Objective,
+    /// Seed of everything random. Default 0.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Precision of weights and activations. Default `int8`.
+    #[serde(default = "default_precision")]
+    pub(crate) precision: String,
+    /// Length of a row of token features, at least 2. Default 64.
+    #[serde(default = "default_features_len")]
+    pub(crate) features_len: usize,
+    /// What reports call the scorer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Rollouts to pass over.
+    #[serde(default)]
+    pub(crate) skip: u64,
+    /// Most rollouts to take after those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u64>,
+    /// Everything about the optimisation, see [`ScorerTrainConfig`].
+    #[serde(default)]
+    train: toml::Table,
+}
+
+/// An objective by name, or with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Objective {
+    /// As in `objective = "cd-q"`.
+    Name(String),
+    /// As in `objective = { kind = "cd-q", lambda = 0.5 }`.
+    Table(toml::Table),
+}
+
+fn default_model() -> String {
+    "smollm2-135m-instruct".to_owned()
+}
+
+fn default_objective() -> Objective {
+    Objective::Name(ScorerObjective::default().name().to_owned())
+}
+
+fn default_precision() -> String {
+    "int8".to_owned()
+}
+
+fn default_features_len() -> usize {
+    64
+}
+
+impl ScorerConfig {
+    /// Reads and checks a configuration. A relative path of rollouts is looked up beside the file first.
+    ///
+    /// # Errors
+    /// The file, line and field at fault.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config = Self::parse(&text).with_context(|| path.display().to_string())?;
+        let beside = path.parent().unwrap_or(Path::new("")).join(&config.rollouts);
+        if config.rollouts.is_relative() && beside.exists() {
+            config.rollouts = beside;
+        }
+        if let ModelRef::Local { path: model, .. } = open_store()?.resolve(&config.model)? {
+            // Its folder is no part of a run: a scorer names its base by the hash of the weights.
+            config.model = model.display().to_string();
+        }
+        Ok(config)
+    }
+
+    /// Parses and checks a configuration.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(without_bom(text))?;
+        if config.features_len < 2 {
+            bail!("features_len is {}, expected at least 2", config.features_len);
+        }
+        if config.limit == Some(0) {
+            bail!("limit is 0, expected at least 1");
+        }
+        parse_precision(&config.precision).map_err(|problem| anyhow::anyhow!("precision: {problem}"))?;
+        config.training()?.validate()?;
+        Ok(config)
+    }
+
+    /// The training crate's part, objective and seed included.
+    ///
+    /// # Errors
+    /// A field that it does not know, or that stands in the wrong place.
+    pub(crate) fn training(&self) -> Result<ScorerTrainConfig> {
+        let mut table = self.train.clone();
+        for field in ["objective", "seed"] {
+            if table.contains_key(field) {
+                bail!("{field} stands in [train]; move it to the top of the file");
+            }
+        }
+        let objective = match &self.objective {
+            Objective::Name(kind) => toml::Table::from_iter([("kind".to_owned(), kind.clone().into())]),
+            Objective::Table(table) => table.clone(),
+        };
+        // Apart from the rest, so that an error says where it belongs.
+        let objective: ScorerObjective = toml::Value::Table(objective).try_into().context("objective")?;
+        table.remove("objective");
+        let mut training: ScorerTrainConfig = toml::Value::Table(table).try_into().context("[train]")?;
+        training.objective = objective;
+        training.seed = self.seed;
+        Ok(training)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "rollouts = \"r\"\nreward = \"length\"\n";
+
+    #[test]
+    fn the_example_is_understood_and_says_the_defaults() {
+        let example = ScorerConfig::parse(EXAMPLE_CONFIG).unwrap();
+        let short = ScorerConfig::parse(&format!("{GOOD}objective = \"cd-q\"")).unwrap();
+        assert_eq!(example.training().unwrap(), short.training().unwrap());
+        assert_eq!(example.training().unwrap().objective.name(), "cd-q");
+        assert_eq!((example.features_len, example.precision.as_str()), (64, "int8"));
+    }
+
+    #[test]
+    fn objectives_have_names_and_settings() {
+        let objective = |text: &str| {
+            let config = ScorerConfig::parse(&format!("{GOOD}seed = 7\nobjective = {text}")).unwrap();
+            assert_eq!(config.training().unwrap().seed, 7);
+            config.training().unwrap().objective
+        };
+        assert_eq!(objective("\"cd-fudge\""), ScorerObjective::CdFudge {});
+        let ScorerObjective::CdQ { num_steps, .. } = objective("{ kind = \"cd-q\", num_steps = 4 }") else {
+            panic!("cd-q");
+        };
+        assert_eq!(num_steps, 4);
+    }
+
+    #[test]
+    fn bad_configurations_are_refused_by_field() {
+        let check = |text: &str, expect: &str| {
+            let message = format!("{:#}", ScorerConfig::parse(text).expect_err("must be refused"));
+            assert!(message.contains(expect), "{message:?} lacks {expect:?}");
+        };
+        check("reward = \"length\"", "rollouts");
+        check("rollouts = \"r\"", "reward");
+        check(&format!("{GOOD}objective = \"cd-x\""), "cd-fudge");
+        check(&format!("{GOOD}objective = {{ kind = \"cd-q\", steps = 2 }}"), "steps");
+        check(&format!("{GOOD}precision = \"int7\""), "int7");
+        check(&format!("{GOOD}features_len = 1"), "features_len is 1");
+        check(&format!("{GOOD}limit = 0"), "limit is 0");
+        check(&format!("{GOOD}[train]\nepoch = 3"), "epoch");
+        check(&format!("{GOOD}[train]\nepochs = 0"), "epochs");
+        check(&format!("{GOOD}[train]\nseed = 3"), "move it to the top");
+        check(&format!("{GOOD}typo = 3"), "typo");
+    }
+}

@@ -1,0 +1,173 @@
+//! The steps of training a scorer, each of which goes on where it was stopped. Knows their order, not their inside.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use trimtab_data::RowRange;
+use trimtab_reward::ExternalLimits;
+use trimtab_runtime::{PromptStyle, token_features};
+use trimtab_scorer::{FORMAT_VERSION, ScorerBase, ScorerCard, TokenFeatures, write_scorer};
+use trimtab_store::SourcePolicy;
+use trimtab_train::{PrefixSet, RunDir, TrainEvent, TrainedScorer, train_scorer};
+
+use super::config::ScorerConfig;
+use super::features::Source;
+use super::report::TrainReport;
+use super::rows::{Fits, Rows};
+use crate::args::parse_precision;
+use crate::progress::ItemProgress;
+use crate::resolve::ReadyModel;
+use crate::steering::{Models, build_reward};
+
+/// How to run; nothing here changes the scorer.
+#[derive(Debug, Clone)]
+pub(crate) struct TrainOptions {
+    /// Folder of the run and the scorer.
+    pub(crate) out: PathBuf,
+    /// Threads; all processors if `None`.
+    pub(crate) threads: Option<u16>,
+    /// Where the model may come from.
+    pub(crate) source: SourcePolicy,
+}
+
+/// What the scorer is trained on.
+struct Data {
+    set: PrefixSet,
+    features: Option<TokenFeatures>,
+    base: ScorerBase,
+    reward_unit: String,
+}
+
+/// Trains the scorer of `config` and writes it.
+///
+/// # Errors
+/// Data that cannot be used, a run folder of another configuration, a loss that is not finite. States that were read and
+/// steps that were made are kept; the scorer's files appear when they are whole.
+pub(crate) fn train(config: &ScorerConfig, options: &TrainOptions) -> Result<TrainReport> {
+    let training = config.training()?;
+    let data = Data::prepare(config, options)?;
+    let run_dir = RunDir::new(&options.out, env!("CARGO_PKG_VERSION"));
+    let mut progress = None;
+    let trained = train_scorer(&training, &data.set, data.features.as_ref(), &run_dir, &mut |event| {
+        show_event(&mut progress, event);
+        ControlFlow::Continue(())
+    });
+    if let Some(progress) = &progress {
+        progress.finish();
+    }
+    let trained = trained?;
+    let card = data.card(config, &options.out, &trained)?;
+    let card = write_scorer(&options.out, &card, &trained.weights)
+        .with_context(|| format!("cannot write the scorer in {}", options.out.display()))?;
+    Ok(TrainReport::new(&options.out, card, trained.best_step))
+}
+
+impl Data {
+    /// Reads the rollouts, and their states where no earlier run has left them.
+    fn prepare(config: &ScorerConfig, options: &TrainOptions) -> Result<Self> {
+        if !config.rollouts.exists() {
+            bail!(
+                "rollouts: {} does not exist; draw some with trimtab rollout --out {0}",
+                config.rollouts.display()
+            );
+        }
+        let precision = parse_precision(&config.precision).map_err(anyhow::Error::msg)?;
+        let model = ReadyModel::open(&config.model, options.source, precision.plan, options.threads)?;
+        let style = PromptStyle::default();
+        let models = Models {
+            generator: &model,
+            policy: options.source,
+            plan: precision.plan,
+            threads: options.threads,
+            style: &style,
+        };
+        let reward = build_reward(&config.reward, &ExternalLimits::default(), &models)?;
+        let range = RowRange {
+            skip: config.skip,
+            limit: config.limit,
+        };
+        let model_sha256 = model.sha256();
+        let fits = Fits {
+            reward: reward.name(),
+            model_sha256: &model_sha256,
+            context_len: model.loaded.config().context_len,
+        };
+        let rows = Rows::scan(&config.rollouts, range, &fits)?;
+        if !rows.are_scored() {
+            crate::output::note(&format!(
+                "the rollouts have no reward {}, so they are scored now",
+                reward.name()
+            ));
+        }
+        let has_actions = config.training()?.action_head;
+        let features = has_actions.then(|| token_features(&model.loaded, config.features_len));
+        let source = Source {
+            model: &model,
+            precision: &config.precision,
+            rows: &rows,
+            reward: reward.as_ref(),
+            features: features.as_ref(),
+        };
+        let set = source.prefix_set()?;
+        let reward_unit = source.unit().to_owned();
+        let (hidden_len, vocab_len) = (model.loaded.config().hidden_len, model.loaded.config().vocab_len);
+        Ok(Self {
+            set,
+            features,
+            base: ScorerBase {
+                name: model.stored.name.clone(),
+                sha256: model_sha256,
+                hidden_len,
+                vocab_len,
+                precision: config.precision.clone(),
+            },
+            reward_unit,
+        })
+    }
+
+    fn card(&self, config: &ScorerConfig, out: &Path, trained: &TrainedScorer) -> Result<ScorerCard> {
+        let of_folder = || out.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = config.name.clone().or_else(of_folder);
+        Ok(ScorerCard {
+            format_version: FORMAT_VERSION,
+            name: name.with_context(|| format!("{} has no last part to name a scorer by", out.display()))?,
+            objective: config.training()?.objective.name().to_owned(),
+            reward: config.reward.to_string(),
+            reward_unit: self.reward_unit.clone(),
+            base: self.base.clone(),
+            data_sha256: self.set.content_sha256(),
+            num_prefixes: self.set.num_prefixes(),
+            // JSON has no word for what is not a number, and a metric that is none says nothing.
+            metrics: trained
+                .metrics
+                .iter()
+                .filter(|(_, value)| value.is_finite())
+                .map(|(name, &value)| (name.clone(), value))
+                .collect(),
+            seed: config.seed,
+            source_revision: env!("CARGO_PKG_VERSION").to_owned(),
+            weights_sha256: String::new(),
+            model: None,
+        })
+    }
+}
+
+/// Steps and the loss as they come.
+fn show_event(progress: &mut Option<ItemProgress>, event: TrainEvent) {
+    let what = "training";
+    match event {
+        TrainEvent::Started {
+            total_steps,
+            done_steps,
+            ..
+        } => *progress = Some(ItemProgress::new(what, total_steps, done_steps)),
+        TrainEvent::Step { loss, .. } => {
+            if let Some(progress) = progress {
+                progress.say(format!("steps, loss {loss:.4}"));
+                progress.advance(what);
+            }
+        }
+        TrainEvent::Evaluated { .. } => {}
+    }
+}
