@@ -222,3 +222,6 @@ impl Guided<'_> {
 fn answer(slot: &OnceLock<Result<RowAnswer, DecodeError>>, answer: Result<RowAnswer, DecodeError>) {
     let _ = slot.set(answer);
 }
+
+#[cfg(test)]
+mod tests;

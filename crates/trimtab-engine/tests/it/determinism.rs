@@ -5,11 +5,14 @@ use std::sync::Arc;
 use trimtab_base::{PromptKey, Seed, TokenBytes, TokenId};
 use trimtab_decode::{DecodeSpec, DecoderInputs, Outcome, StopRules};
 use trimtab_engine::{CpuBackend, Engine, EngineConfig, Prompt, Request};
+use trimtab_kernels::gemm::Precision;
 use trimtab_kernels::pool::Pool;
 use trimtab_model::presets::{test_tiny, test_tiny_gemma};
 use trimtab_model::synthetic::SyntheticWeights;
 use trimtab_model::{Model, ModelConfig, PrecisionPlan};
+use trimtab_scorer::{HeadSizes, ScorerSet, ScorerWeights};
 
+use crate::steered_fixture::steering;
 use crate::table_backend::run_to_end;
 
 /// Token `i` is one letter.
@@ -28,6 +31,18 @@ fn prompt(idx: u32) -> Vec<TokenId> {
         .collect()
 }
 
+/// Two scorers for `config`, with values that steer.
+fn scorers(config: &ModelConfig, pool: &Pool, precision: Precision) -> ScorerSet {
+    let sizes = HeadSizes {
+        hidden_len: config.hidden_len,
+        vocab_len: config.vocab_len,
+        trunk_len: 24,
+        features_len: 9,
+    };
+    let weights = vec![ScorerWeights::random(1, sizes), ScorerWeights::random(2, sizes)];
+    ScorerSet::new(pool, precision, weights).expect("both are for one model")
+}
+
 fn request(spec: &str, prompt_idx: u32) -> Request {
     let prompt = prompt(prompt_idx);
     let inputs = DecoderInputs {
@@ -39,7 +54,7 @@ fn request(spec: &str, prompt_idx: u32) -> Request {
             max_new_tokens: 24,
         },
         token_bytes: Arc::new(Letters),
-        steering: Arc::default(),
+        steering: steering(&[1.0, -0.5], None),
         trace: false,
     };
     let spec: DecodeSpec = spec.parse().expect("specs of tests are valid");
@@ -60,8 +75,15 @@ fn run(
     let pool = Arc::new(Pool::new(num_threads));
     let weights = Arc::new(SyntheticWeights::new(config.clone(), 5));
     let model = Arc::new(Model::load(config.clone(), weights, plan, &pool).expect("synthetic weights fit"));
+    let precision = if plan == PrecisionPlan::f32() {
+        Precision::F32
+    } else {
+        Precision::Int8Wide
+    };
+    let set = scorers(config, &pool, precision);
     let backend = CpuBackend::new(model, pool, 64 << 20);
     let mut engine = Engine::new(Box::new(backend), engine_config).expect("limits are positive");
+    engine.set_scorers(Arc::new(set)).expect("widths are the model's");
     let ids: Vec<_> = requests
         .iter()
         .map(|&(spec, idx)| engine.submit(request(spec, idx)).expect("fits"))
@@ -82,27 +104,28 @@ fn a_sample_is_a_function_of_seed_prompt_and_index_alone() {
         prefill_chunk: 3,
         prefix_cache: false,
     };
+    let requests = [
+        ("bon:6", 0),
+        ("sample:t=0.8", 1),
+        ("beam:3", 2),
+        ("bon:4", 3),
+        ("cd-token:weight=2", 0),
+        ("cd-token:weight=-1,top_p=0.9", 1),
+        ("cd-block:k=4,m=5", 2),
+    ];
+    let mut reversed_requests = requests;
+    reversed_requests.reverse();
     for config in [test_tiny(), test_tiny_gemma()] {
         for plan in [PrecisionPlan::int8(), PrecisionPlan::f32()] {
-            let together = run(
-                &config,
-                plan,
-                2,
-                standard,
-                &[("bon:6", 0), ("sample:t=0.8", 1), ("beam:3", 2), ("bon:4", 3)],
-            );
-            let reversed = run(
-                &config,
-                plan,
-                1,
-                small,
-                &[("bon:4", 3), ("beam:3", 2), ("sample:t=0.8", 1), ("bon:6", 0)],
-            );
+            let together = run(&config, plan, 2, standard, &requests);
+            let reversed = run(&config, plan, 1, small, &reversed_requests);
             for (a, b) in together.iter().zip(reversed.iter().rev()) {
                 assert_eq!(a, b, "{} {plan:?}", config.architecture);
             }
-            let alone = run(&config, plan, 2, standard, &[("bon:6", 0)]);
-            assert_eq!(alone[0], together[0], "{} {plan:?}", config.architecture);
+            for idx in [0, 4, 6] {
+                let alone = run(&config, plan, 2, standard, &requests[idx..=idx]);
+                assert_eq!(alone[0], together[idx], "{} {plan:?}", config.architecture);
+            }
         }
     }
 }

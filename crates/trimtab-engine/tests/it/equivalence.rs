@@ -34,13 +34,24 @@ fn expected(spec: &str, prompt: &[u32], seed: u64) -> Outcome {
 }
 
 /// Equal up to the rounding of the vectorised row operations; tokens and choices exactly.
-fn assert_same(got: &Outcome, expected: &Outcome, what: &str) {
+pub(crate) fn assert_same(got: &Outcome, expected: &Outcome, what: &str) {
     assert_eq!(
         (got.chosen, got.tokens_generated),
         (expected.chosen, expected.tokens_generated),
         "{what}"
     );
     assert_eq!(got.candidates.len(), expected.candidates.len(), "{what}");
+    assert_eq!(
+        (got.tokens_to_first_commit, got.values.len()),
+        (expected.tokens_to_first_commit, expected.values.len()),
+        "{what}"
+    );
+    for (got, expected) in got.values.iter().zip(&expected.values) {
+        assert!(
+            (got - expected).abs() < 1e-5,
+            "{what}: value {got} and {expected}"
+        );
+    }
     for (got, expected) in got.candidates.iter().zip(&expected.candidates) {
         assert_eq!(got.token_ids, expected.token_ids, "{what}");
         assert_eq!(

@@ -6,4 +6,7 @@ mod equivalence;
 mod events;
 mod failures;
 mod small_batches;
+mod steered;
+mod steered_fixture;
+mod steered_requests;
 mod table_backend;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use trimtab_base::testing::{LetterTokens, TableLm};
 use trimtab_base::{PromptKey, Seed, TokenId};
-use trimtab_decode::{Decoder, DecoderInputs, Outcome, StopRules};
+use trimtab_decode::{DecodeSpec, Decoder, DecoderInputs, Outcome, Steering, StopRules};
 use trimtab_engine::{Backend, Engine, EngineConfig, EngineError, Event, Prompt, Request, RequestId, Usage};
 use trimtab_kernels::pool::Pool;
 use trimtab_model::{BatchRow, ForwardOutput, ModelError, RowInput};
@@ -26,8 +26,28 @@ pub(crate) struct TableBackend {
     prompt_len: usize,
     blocks: Vec<[Option<TokenId>; BLOCK_LEN]>,
     context_len: usize,
+    hidden: Hidden,
     counts: Arc<Mutex<Counts>>,
     pool: Pool,
+}
+
+/// What the hidden state of a position is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    /// One number that any wrong token before changes.
+    Hash,
+    /// A 1 at the place of the answer so far, [`place_of`]: a linear head can say any value.
+    OneHot,
+}
+
+/// Length of [`Hidden::OneHot`]: one place for each sequence of up to 6 of 4 tokens.
+pub(crate) const NUM_PLACES: usize = 5461;
+
+/// The place of a sequence of tokens below 4 among all of them, the shorter first.
+pub(crate) fn place_of(tokens: &[TokenId]) -> usize {
+    tokens
+        .iter()
+        .fold(0, |place, token| place * 4 + token.index() + 1)
 }
 
 impl TableBackend {
@@ -43,10 +63,45 @@ impl TableBackend {
             prompt_len,
             blocks: vec![[None; BLOCK_LEN]; num_blocks],
             context_len: 40,
+            hidden: Hidden::Hash,
             counts: Arc::clone(&counts),
             pool: Pool::new(2),
         };
         (backend, counts)
+    }
+
+    /// The same with one-hot hidden states, on `num_threads` threads.
+    pub(crate) fn one_hot(
+        num_blocks: usize,
+        prompt_len: usize,
+        num_threads: usize,
+    ) -> (Self, Arc<Mutex<Counts>>) {
+        let (backend, counts) = Self::new(num_blocks, prompt_len);
+        let (hidden, pool) = (Hidden::OneHot, Pool::new(num_threads));
+        (
+            Self {
+                hidden,
+                pool,
+                ..backend
+            },
+            counts,
+        )
+    }
+
+    /// The hidden state at the last of `tokens`.
+    fn push_hidden(&self, tokens: &[TokenId], hidden: &mut Vec<f32>) {
+        match self.hidden {
+            // A function of everything before, so that a wrong token anywhere shows in it.
+            Hidden::Hash => {
+                let hash = |hash: f32, token: &TokenId| (hash * 5.0 + token.0 as f32) % 9973.0;
+                hidden.push(tokens.iter().fold(0.0, hash));
+            }
+            Hidden::OneHot => {
+                let start = hidden.len();
+                hidden.resize(start + NUM_PLACES, 0.0);
+                hidden[start + place_of(&tokens[self.prompt_len.min(tokens.len())..])] = 1.0;
+            }
+        }
     }
 
     fn tokens_to(&self, row: &BatchRow<'_>) -> Vec<TokenId> {
@@ -64,7 +119,10 @@ impl Backend for TableBackend {
     }
 
     fn hidden_len(&self) -> usize {
-        1
+        match self.hidden {
+            Hidden::Hash => 1,
+            Hidden::OneHot => NUM_PLACES,
+        }
     }
 
     fn context_len(&self) -> usize {
@@ -98,12 +156,7 @@ impl Backend for TableBackend {
         out.logits.clear();
         for &idx in outputs {
             let tokens = self.tokens_to(&rows[idx]);
-            // A function of everything before, so that a wrong token anywhere shows in the hidden state.
-            out.hidden.push(
-                tokens
-                    .iter()
-                    .fold(0.0, |hash, token| (hash * 5.0 + token.0 as f32) % 9973.0),
-            );
+            self.push_hidden(&tokens, &mut out.hidden);
             let answered = &tokens[self.prompt_len.min(tokens.len())..];
             let shift: u64 = tokens
                 .iter()
@@ -140,9 +193,28 @@ pub(crate) fn tokens(ids: &[u32]) -> Vec<TokenId> {
     ids.iter().map(|&id| TokenId(id)).collect()
 }
 
-/// A decoder for a prompt, with the end token of the enumerable model as the only stop rule.
+/// A decoder for a prompt, with the end token of the enumerable model as the only stop rule; it asks for the rewards of
+/// its candidates.
 pub(crate) fn decoder(spec: &str, prompt: &[u32], seed: u64) -> Box<dyn Decoder> {
-    let inputs = DecoderInputs {
+    let spec: DecodeSpec = spec.parse().expect("specs of tests are valid");
+    spec.build_scored(inputs(prompt, seed, Arc::default()))
+        .expect("settings of tests are valid")
+}
+
+/// A decoder with prefix scorers, which asks for rewards only to choose by them.
+pub(crate) fn steered_decoder(
+    spec: &str,
+    prompt: &[u32],
+    seed: u64,
+    steering: Arc<Steering>,
+) -> Box<dyn Decoder> {
+    let spec: DecodeSpec = spec.parse().expect("specs of tests are valid");
+    spec.build(inputs(prompt, seed, steering))
+        .expect("settings of tests are valid")
+}
+
+fn inputs(prompt: &[u32], seed: u64, steering: Arc<Steering>) -> DecoderInputs {
+    DecoderInputs {
         prompt_key: PromptKey::of_tokens(&tokens(prompt)),
         seed: Seed(seed),
         stop: StopRules {
@@ -151,11 +223,9 @@ pub(crate) fn decoder(spec: &str, prompt: &[u32], seed: u64) -> Box<dyn Decoder>
             max_new_tokens: 6,
         },
         token_bytes: Arc::new(LetterTokens),
-        steering: Arc::default(),
+        steering,
         trace: false,
-    };
-    let spec: trimtab_decode::DecodeSpec = spec.parse().expect("specs of tests are valid");
-    spec.build_scored(inputs).expect("settings of tests are valid")
+    }
 }
 
 /// A request for [`decoder`].
@@ -195,7 +265,7 @@ pub(crate) fn run_to_end(engine: &mut Engine) -> Vec<Ended> {
                     usage,
                 } => ended.push((request, Ok((outcome, usage)))),
                 Event::Failed { request, error } => ended.push((request, Err(error))),
-                Event::ValuesWanted { .. } => panic!("no decoder of these tests asks for values"),
+                Event::ValuesWanted { .. } => panic!("nothing here is asked for values"),
                 Event::Committed { .. } => {}
             }
         }
