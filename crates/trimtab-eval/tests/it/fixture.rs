@@ -4,13 +4,31 @@ use std::sync::Arc;
 
 use trimtab_base::testing::{LetterTokens, TableLm};
 use trimtab_base::{PromptKey, Seed, TokenId};
-use trimtab_decode::testing::drive;
-use trimtab_decode::{Candidate, DecodeSpec, DecoderInputs, Outcome, StopRules};
+use trimtab_decode::testing::{Scorers, drive_steered};
+use trimtab_decode::{Candidate, DecodeSpec, DecoderInputs, Outcome, Prefix, Steering, StopRules};
 use trimtab_eval::{FrontierInput, KlRule, MethodRuns, PromptRun, ReferenceSamples, RunFacts, ShownAs};
 
 /// Number of `a` in a response: 0 to 3.
 pub(crate) fn reward(token_ids: &[TokenId]) -> f64 {
     token_ids.iter().filter(|&&token| token == TokenId(1)).count() as f64
+}
+
+/// A scorer that says the reward so far: many prefixes tie.
+struct CountSoFar;
+
+impl Scorers for CountSoFar {
+    fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32> {
+        vec![reward(tokens) as f32]
+    }
+
+    fn action_values(&mut self, tokens: &[TokenId]) -> Vec<Vec<f32>> {
+        let with = |token: u32| reward(&[tokens, &[TokenId(token)]].concat()) as f32;
+        vec![(0..TableLm::tiny().vocab as u32).map(with).collect()]
+    }
+
+    fn asked_values(&mut self, _prefix: &Prefix) -> Vec<f64> {
+        Vec::new()
+    }
 }
 
 fn run(spec: &DecodeSpec, prompt: u64, seed: u64) -> Outcome {
@@ -24,17 +42,17 @@ fn run(spec: &DecodeSpec, prompt: u64, seed: u64) -> Outcome {
         seed: Seed(seed),
         stop,
         token_bytes: Arc::new(LetterTokens),
-        steering: Arc::default(),
+        steering: Arc::new(if spec.needs_scorers() {
+            Steering::single("count")
+        } else {
+            Steering::default()
+        }),
         trace: false,
     };
     let mut decoder = spec.build(inputs).unwrap();
     let mut score = |candidate: &Candidate| reward(&candidate.token_ids);
-    let mut outcome = drive(
-        decoder.as_mut(),
-        &mut |prefix| TableLm::tiny().logits(prefix),
-        &mut score,
-    )
-    .unwrap();
+    let mut logits = |prefix: &[TokenId]| TableLm::tiny().logits(prefix);
+    let mut outcome = drive_steered(decoder.as_mut(), &mut logits, &mut score, &mut CountSoFar).unwrap();
     for candidate in &mut outcome.candidates {
         candidate.reward = Some(reward(&candidate.token_ids));
     }

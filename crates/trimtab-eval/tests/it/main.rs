@@ -8,3 +8,4 @@
 mod enumerable;
 mod fixture;
 mod report;
+mod steered;
