@@ -18,6 +18,9 @@ mod output;
 mod progress;
 mod prompts;
 mod resolve;
+mod rollout;
+mod steering;
+mod train;
 
 /// How a command ended, if not by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

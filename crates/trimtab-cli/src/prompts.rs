@@ -5,7 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use trimtab_data::{PromptForm, PromptReader, RowRange};
 
 /// The built-in set, one prompt a line.
 const QUICKSTART: &str = include_str!("../data/quickstart_prompts.txt");
@@ -24,6 +26,16 @@ pub(crate) struct PromptRecord {
     pub(crate) line: usize,
 }
 
+/// What becomes of records with one prompt and different other fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Duplicates {
+    /// An error: nobody can know which is meant.
+    Refuse,
+    /// The first counts.
+    First,
+}
+
 /// Prompts, each once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Prompts {
@@ -31,6 +43,8 @@ pub(crate) struct Prompts {
     pub(crate) records: Vec<PromptRecord>,
     /// Lines that said again what an earlier one had said.
     pub(crate) num_duplicates: usize,
+    /// What became of lines that said something else of the same prompt.
+    pub(crate) duplicates: Duplicates,
 }
 
 /// The text without the byte order mark that some editors put before it.
@@ -38,62 +52,124 @@ pub(crate) fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Reads prompts: `builtin:quickstart`, `-` for standard input, `.jsonl` with a `prompt` field, else one per line.
+/// Reads prompts: `builtin:quickstart`, `-` for standard input, `.jsonl` with a `prompt` field, data sets of other forms
+/// (packed, Parquet, chat messages, transcripts of HH-RLHF, of which the first turn counts), else one per line.
+///
+/// Without `duplicates` they are refused, but for dialogues: there the first turn alone is read, and what follows it
+/// differs as it should.
 ///
 /// # Errors
 /// What cannot be read, the line that is no prompt, two lines with one prompt and different other fields.
-pub(crate) fn read_prompts(source: &str) -> Result<Prompts> {
-    let (text, is_jsonl) = match source {
-        BUILTIN => (QUICKSTART.to_owned(), false),
+pub(crate) fn read_prompts(source: &str, duplicates: Option<Duplicates>) -> Result<Prompts> {
+    let or = |default: Duplicates| duplicates.unwrap_or(default);
+    match source {
+        BUILTIN => distinct(source, text_lines(QUICKSTART), or(Duplicates::Refuse)),
         "-" => {
             let mut text = String::new();
             std::io::stdin()
                 .read_to_string(&mut text)
                 .context("cannot read prompts from standard input")?;
-            let is_jsonl = without_bom(&text).trim_start().starts_with('{');
-            (text, is_jsonl)
+            let records = if without_bom(&text).trim_start().starts_with('{') {
+                json_lines(source, &text)?
+            } else {
+                text_lines(&text)
+            };
+            distinct(source, records, or(Duplicates::Refuse))
         }
-        path => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read prompts from {path}"))?;
-            let extension = Path::new(path)
-                .extension()
-                .and_then(|extension| extension.to_str());
-            (text, matches!(extension, Some("jsonl" | "json")))
+        path => read_file(path, duplicates),
+    }
+}
+
+fn read_file(path: &str, duplicates: Option<Duplicates>) -> Result<Prompts> {
+    let extension = Path::new(path)
+        .extension()
+        .and_then(|extension| extension.to_str());
+    let is_packed = matches!(extension, Some("gz" | "zst" | "parquet" | "ndjson"));
+    if is_packed {
+        return distinct(path, data_set(path)?, duplicates.unwrap_or(Duplicates::First));
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read prompts from {path}"))?;
+    let refuse = duplicates.unwrap_or(Duplicates::Refuse);
+    match extension {
+        Some("jsonl" | "json") if holds_dialogues(&text) => {
+            distinct(path, data_set(path)?, duplicates.unwrap_or(Duplicates::First))
         }
+        Some("jsonl" | "json") => distinct(path, json_lines(path, &text)?, refuse),
+        _ => distinct(path, text_lines(&text), refuse),
+    }
+}
+
+/// Whether the first record is a dialogue in place of a prompt. A file without either is read as prompts, whose errors
+/// say what a prompt looks like.
+fn holds_dialogues(text: &str) -> bool {
+    let first = without_bom(text).lines().find(|line| !line.trim().is_empty());
+    let record = first.and_then(|line| serde_json::from_str::<Map<String, Value>>(line).ok());
+    record.is_some_and(|record| {
+        let has = |field: &str| record.contains_key(field);
+        record.get("prompt").is_some_and(Value::is_array)
+            || (!has("prompt") && (has("messages") || has("chosen") || has("rejected")))
+    })
+}
+
+/// The first turns of a data set.
+fn data_set(path: &str) -> Result<Vec<PromptRecord>> {
+    let reader = PromptReader::open(Path::new(path), PromptForm::FirstTurn, RowRange::ALL)?;
+    let record = |read: Result<trimtab_data::PromptRecord, trimtab_data::DataError>| {
+        let read = read?;
+        if !read.messages.is_empty() {
+            bail!(
+                "{path} row {} has a system message; expected turns of user and assistant alone (one message for all \
+                 prompts is `system` of the configuration)",
+                read.row
+            );
+        }
+        Ok(PromptRecord {
+            // The same question with another line end would be another prompt to no model.
+            prompt: read.prompt.trim().to_owned(),
+            record: read.record,
+            line: usize::try_from(read.row).unwrap_or(usize::MAX),
+        })
     };
-    let lines = without_bom(&text)
+    reader.map(record).collect()
+}
+
+fn text_lines(text: &str) -> Vec<PromptRecord> {
+    let of_line = |(line, text): (usize, &str)| PromptRecord {
+        prompt: text.trim().to_owned(),
+        record: Map::new(),
+        line,
+    };
+    lines(text).map(of_line).collect()
+}
+
+fn json_lines(source: &str, text: &str) -> Result<Vec<PromptRecord>> {
+    lines(text)
+        .map(|(line, text)| parse_record(source, line, text))
+        .collect()
+}
+
+/// Lines that are not empty, with their numbers.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = without_bom(text)
         .lines()
         .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty());
-    let records: Vec<PromptRecord> = if is_jsonl {
-        lines
-            .map(|(idx, line)| parse_record(source, idx + 1, line))
-            .collect::<Result<_>>()?
-    } else {
-        lines
-            .map(|(idx, line)| PromptRecord {
-                prompt: line.trim().to_owned(),
-                record: Map::new(),
-                line: idx + 1,
-            })
-            .collect()
-    };
+        .map(|(idx, line)| (idx + 1, line));
+    numbered.filter(|(_, line)| !line.trim().is_empty())
+}
+
+/// Keeps the first of records with one prompt.
+fn distinct(source: &str, records: Vec<PromptRecord>, duplicates: Duplicates) -> Result<Prompts> {
     if records.is_empty() {
         bail!("{source} holds no prompts");
     }
-    distinct(source, records)
-}
-
-/// Keeps the first of equal records.
-fn distinct(source: &str, records: Vec<PromptRecord>) -> Result<Prompts> {
     let num_read = records.len();
     let mut places: HashMap<String, usize> = HashMap::with_capacity(num_read);
     let mut kept: Vec<PromptRecord> = Vec::with_capacity(num_read);
     for record in records {
         match places.get(&record.prompt).map(|&place| &kept[place]) {
-            Some(first) if first.record != record.record => bail!(
-                "{source} lines {} and {} have the same prompt and different other fields; remove one",
+            Some(first) if duplicates == Duplicates::Refuse && first.record != record.record => bail!(
+                "{source} lines {} and {} have the same prompt and different other fields; remove one, or set \
+                 duplicates = \"first\"",
                 first.line,
                 record.line
             ),
@@ -107,6 +183,7 @@ fn distinct(source: &str, records: Vec<PromptRecord>) -> Result<Prompts> {
     Ok(Prompts {
         num_duplicates: num_read - kept.len(),
         records: kept,
+        duplicates,
     })
 }
 
@@ -133,12 +210,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        Ok(read_prompts(path.to_str().unwrap())?.records)
+        Ok(read_prompts(path.to_str().unwrap(), None)?.records)
     }
 
     #[test]
     fn built_in_prompts_are_distinct() {
-        let read = read_prompts(BUILTIN).unwrap();
+        let read = read_prompts(BUILTIN, None).unwrap();
         let prompts = read.records;
         assert_eq!(read.num_duplicates, 0);
         let distinct: std::collections::HashSet<&str> = prompts.iter().map(|p| p.prompt.as_str()).collect();
@@ -174,6 +251,36 @@ mod tests {
         assert_eq!(read("p.jsonl", &line(1).repeat(3)).unwrap().len(), 1);
         let refused = read("p.jsonl", &format!("{}\n{}", line(1), line(2))).unwrap_err();
         assert!(refused.to_string().contains("lines 1 and 3"), "{refused}");
+    }
+
+    #[test]
+    fn of_transcripts_the_first_turns_count_each_once() {
+        let line = |first: &str, answer: &str| {
+            let chosen =
+                format!("\n\nHuman: {first}\n\nAssistant: {answer}\n\nHuman: go on\n\nAssistant: no");
+            serde_json::json!({"chosen": chosen, "rejected": chosen}).to_string()
+        };
+        let text = [line("one", "a"), line("two", "b"), line("one ", "c")].join("\n");
+        let prompts: Vec<String> = read("hh.jsonl", &text)
+            .unwrap()
+            .into_iter()
+            .map(|r| r.prompt)
+            .collect();
+        assert_eq!(prompts, ["one", "two"]);
+    }
+
+    #[test]
+    fn of_unequal_records_the_first_is_kept_if_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.jsonl");
+        std::fs::write(
+            &path,
+            "{\"prompt\": \"a\", \"answer\": 1}\n{\"prompt\": \"a\", \"answer\": 2}\n",
+        )
+        .unwrap();
+        let read = read_prompts(path.to_str().unwrap(), Some(Duplicates::First)).unwrap();
+        assert_eq!((read.records.len(), read.num_duplicates), (1, 1));
+        assert_eq!(read.records[0].record["answer"], 1);
     }
 
     #[test]

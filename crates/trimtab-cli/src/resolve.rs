@@ -57,7 +57,8 @@ impl ReadyModel {
     }
 }
 
-fn load(path: &Path, plan: PrecisionPlan, threads: Option<u16>) -> Result<LoadedModel> {
+/// Opens the model at `path`.
+pub(crate) fn load(path: &Path, plan: PrecisionPlan, threads: Option<u16>) -> Result<LoadedModel> {
     let num_threads = threads.map_or_else(machine::default_threads, usize::from);
     LoadedModel::open(path, LoadOptions { plan, num_threads })
         .with_context(|| format!("cannot load {}", path.display()))

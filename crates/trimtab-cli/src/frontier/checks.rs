@@ -10,7 +10,7 @@ use trimtab_decode::DecoderInputs;
 use trimtab_engine::{Engine, Prompt, Request};
 use trimtab_runtime::Job;
 
-use super::run::Entry;
+use super::entry::Entry;
 use crate::prompts::PromptRecord;
 
 /// Refuses records that lack what the reward reads.
@@ -36,19 +36,33 @@ pub(super) fn records_fit(source: &str, prompts: &[PromptRecord], reward: &dyn R
     Ok(())
 }
 
-/// Refuses prompts that differ as texts and not as tokens: they would draw equal answers.
-pub(super) fn are_distinct(tokens: &[Vec<TokenId>]) -> Result<()> {
+/// Places of prompts that differ as texts from earlier ones and not as tokens, each with the place of the first: they
+/// would draw equal answers.
+pub(super) fn equal_to_earlier(tokens: &[Vec<TokenId>]) -> Vec<(usize, usize)> {
     let mut seen: HashMap<&[TokenId], usize> = HashMap::new();
+    let mut equal = Vec::new();
     for (idx, ids) in tokens.iter().enumerate() {
-        if let Some(first) = seen.insert(ids, idx) {
-            bail!(
-                "prompts {} and {} are the same to the model; remove one, since equal prompts draw equal answers",
-                first + 1,
-                idx + 1
-            );
+        match seen.get(ids.as_slice()) {
+            Some(&first) => equal.push((first, idx)),
+            None => {
+                seen.insert(ids, idx);
+            }
         }
     }
-    Ok(())
+    equal
+}
+
+/// Refuses prompts that are the same to the model.
+pub(super) fn are_distinct(tokens: &[Vec<TokenId>]) -> Result<()> {
+    match equal_to_earlier(tokens).first() {
+        Some((first, second)) => bail!(
+            "prompts {} and {} are the same to the model; remove one, since equal prompts draw equal answers, or set \
+             duplicates = \"first\"",
+            first + 1,
+            second + 1
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Refuses prompts that leave no room for an answer, all at once.

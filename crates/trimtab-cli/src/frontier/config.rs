@@ -9,8 +9,9 @@ use trimtab_reward::{ExternalLimits, RewardSpec};
 use trimtab_store::ModelRef;
 
 use super::identity::Fields;
+use super::methods::{Method, MethodEntry, SEED, SweepValue, expand, filled};
 use crate::args::parse_precision;
-use crate::prompts;
+use crate::prompts::{self, Duplicates};
 use crate::resolve::open_store;
 
 /// A configuration with every field, for help texts; a test parses it.
@@ -23,6 +24,11 @@ max_new_tokens = 128                 # most tokens of an answer
 reference_samples = 4                # independent reference answers per prompt that methods are compared with
 precision = "int8"                   # int8, int8-wide, int4, bf16 or f32
 # num_prompts = 100                  # only the first so many
+# skip = 1000                        # leave out the first so many, e.g. those that a scorer was trained on
+# duplicates = "first"               # of records with one prompt take the first: "first", or "refuse" if they differ
+# seeds = [0, 1, 2]                  # in place of seed: every method with each of them, means over all
+# rewards_also = ["json"]            # further rewards that are reported, and no method chooses by
+# x_axis = "k"                       # a further figure over this variable of the sweeps
 # stop = ["\n\n"]                    # texts that end an answer
 # system = "You are terse."          # system message
 # raw = true                         # no chat template
@@ -44,10 +50,19 @@ pub(crate) struct FrontierConfig {
     /// The reward; higher is better.
     pub(crate) reward: RewardSpec,
     /// Decoding methods, at least one.
-    pub(crate) methods: Vec<DecodeSpec>,
+    pub(crate) methods: Vec<MethodEntry>,
     /// Seed of everything random. Default 0.
     #[serde(default)]
     pub(crate) seed: u64,
+    /// Several seeds in place of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) seeds: Vec<u64>,
+    /// Further rewards of the answers, which no method chooses by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rewards_also: Vec<RewardSpec>,
+    /// The variable of the sweeps that a figure has on its axis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) x_axis: Option<String>,
     /// Most tokens of an answer, at least 1. Default 128.
     #[serde(default = "default_max_new_tokens")]
     pub(crate) max_new_tokens: usize,
@@ -60,6 +75,13 @@ pub(crate) struct FrontierConfig {
     /// Only the first so many prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) num_prompts: Option<usize>,
+    /// Leave out the first so many distinct prompts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) skip: usize,
+    /// What becomes of records with one prompt and different other fields. By default they are refused, but for
+    /// transcripts, of which only the first turn is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) duplicates: Option<Duplicates>,
     /// Texts that end an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stop: Vec<String>,
@@ -83,8 +105,13 @@ pub(crate) struct FrontierConfig {
 /// How external rewards are asked: no part of a run's identity.
 const LIMIT_FIELDS: [&str; 3] = ["reward_batch", "reward_timeout_s", "reward_retries"];
 
-/// Where prompts and weights are found: their content counts instead.
-const PLACE_FIELDS: [&str; 3] = ["model", "prompts", "num_prompts"];
+/// Where prompts and weights are found, whose content counts instead, and how results are shown.
+const PLACE_FIELDS: [&str; 6] = ["model", "prompts", "num_prompts", "skip", "duplicates", "x_axis"];
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
 
 fn default_model() -> String {
     "smollm2-135m-instruct".to_owned()
@@ -123,18 +150,25 @@ impl FrontierConfig {
             model: default_model(),
             prompts: default_prompts(),
             reward: RewardSpec::new(vec![length]).expect("one term with a finite weight"),
-            methods: vec![
+            methods: [
                 DecodeSpec::Sample {
                     sampling: Sampling::REFERENCE,
                 },
                 drawn(4),
                 drawn(16),
-            ],
+            ]
+            .map(MethodEntry::Text)
+            .to_vec(),
             seed,
+            seeds: Vec::new(),
+            rewards_also: Vec::new(),
+            x_axis: None,
             max_new_tokens: default_max_new_tokens(),
             reference_samples: default_reference_samples(),
             precision: precision.to_owned(),
             num_prompts: None,
+            skip: 0,
+            duplicates: None,
             stop: Vec::new(),
             system: None,
             raw: false,
@@ -144,7 +178,7 @@ impl FrontierConfig {
         }
     }
 
-    /// Reads and checks a configuration. A relative path of prompts is looked up beside the file.
+    /// Reads and checks a configuration. Relative paths of prompts and scorers are looked up beside the file.
     ///
     /// # Errors
     /// The file, line and field at fault.
@@ -152,13 +186,56 @@ impl FrontierConfig {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config = Self::parse(&text).with_context(|| path.display().to_string())?;
-        if config.reads_prompt_file() && Path::new(&config.prompts).is_relative() {
-            let beside = path.parent().unwrap_or(Path::new("")).join(&config.prompts);
-            if beside.exists() {
-                config.prompts = beside.display().to_string();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let beside = |place: &str, example: &str| {
+            let is_beside = Path::new(example).is_relative() && folder.join(example).exists();
+            is_beside.then(|| folder.join(place).display().to_string())
+        };
+        if config.reads_prompt_file()
+            && let Some(prompts) = beside(&config.prompts, &config.prompts)
+        {
+            config.prompts = prompts;
+        }
+        config.replace_scorer_places(beside);
+        Ok(config)
+    }
+
+    /// Replaces the paths of scorers for which `replace` gives another, being told the path as it is written, and with
+    /// the first values of its variables in their places.
+    fn replace_scorer_places(&mut self, replace: impl Fn(&str, &str) -> Option<String>) {
+        let first_seed = self.all_seeds()[0].to_string();
+        for entry in &mut self.methods {
+            let MethodEntry::Table(table) = entry else {
+                continue;
+            };
+            let first = |(name, values): (&String, &Vec<SweepValue>)| {
+                Some((name.clone(), values.first()?.to_string()))
+            };
+            let firsts = table.variables.iter().filter_map(first).collect();
+            for scorer in &mut table.scorers {
+                let (place, weight) = scorer
+                    .rsplit_once('*')
+                    .map_or((scorer.as_str(), None), |(place, weight)| (place, Some(weight)));
+                let example = filled(place.trim(), &firsts).replace(SEED, &first_seed);
+                if let Some(place) = replace(place.trim(), &example) {
+                    *scorer = weight.map_or(place.clone(), |weight| format!("{place}*{weight}"));
+                }
             }
         }
-        Ok(config)
+    }
+
+    /// Every seed of the run; at least one.
+    pub(crate) fn all_seeds(&self) -> &[u64] {
+        if self.seeds.is_empty() {
+            std::slice::from_ref(&self.seed)
+        } else {
+            &self.seeds
+        }
+    }
+
+    /// Every method of the run; [`Self::parse`] has seen that they can be written out.
+    pub(crate) fn methods(&self) -> Result<Vec<Method>> {
+        expand(&self.methods)
     }
 
     fn reads_prompt_file(&self) -> bool {
@@ -173,6 +250,11 @@ impl FrontierConfig {
         if self.reads_prompt_file() && Path::new(&self.prompts).exists() {
             self.prompts = absolute(Path::new(&self.prompts), &self.prompts);
         }
+        self.replace_scorer_places(|place, example| {
+            Path::new(example)
+                .exists()
+                .then(|| absolute(Path::new(place), place))
+        });
         if let ModelRef::Local { path, .. } = open_store()?.resolve(&self.model)? {
             self.model = absolute(&path, &self.model);
         }
@@ -211,6 +293,9 @@ impl FrontierConfig {
     pub(super) fn result_fields(&self) -> Result<Fields> {
         let mut fields = self.described_fields()?;
         fields.retain(|name, _| !PLACE_FIELDS.contains(&name.as_str()));
+        // Without paths and labels: scorers count by their content, and labels are how results are shown.
+        let names: Vec<String> = self.methods()?.into_iter().map(|method| method.name).collect();
+        fields.insert("methods".to_owned(), names.into());
         Ok(fields)
     }
 
@@ -222,11 +307,15 @@ impl FrontierConfig {
                 "methods is empty; expected at least one decoding method, e.g. methods = [\"sample\", \"bon:4\"]"
             );
         }
-        for (idx, method) in config.methods.iter().enumerate() {
-            if config.methods[..idx].contains(method) {
-                bail!("methods names {method} twice; remove one");
-            }
+        let methods = config.methods()?;
+        if let Some(variable) = &config.x_axis
+            && !methods
+                .iter()
+                .any(|method| method.shown_as.variables.contains_key(variable))
+        {
+            bail!("x_axis is {variable:?}, which is no variable of a sweep in methods");
         }
+        config.check_seeds()?;
         let at_least_one = [
             ("max_new_tokens", Some(config.max_new_tokens)),
             ("reference_samples", Some(config.reference_samples)),
@@ -260,6 +349,18 @@ impl FrontierConfig {
         }
         parse_precision(&config.precision).map_err(|problem| anyhow::anyhow!("precision: {problem}"))?;
         Ok(config)
+    }
+
+    fn check_seeds(&self) -> Result<()> {
+        if self.seed != 0 && !self.seeds.is_empty() {
+            bail!("seed and seeds are both given; remove one");
+        }
+        let mut sorted = self.seeds.clone();
+        sorted.sort_unstable();
+        match sorted.array_windows().find(|[one, next]| one == next) {
+            Some([twice, _]) => bail!("seeds names {twice} twice; remove one"),
+            None => Ok(()),
+        }
     }
 
     /// The configuration as a file that [`Self::open`] reads back.
@@ -321,6 +422,10 @@ mod tests {
         );
         check(&format!("{good}reward_retries = 17"), "reward_retries is 17");
         check(&format!("{good}temprature = 1"), "temprature");
+        check(&format!("{good}seeds = [1, 2, 1]"), "seeds names 1 twice");
+        check(&format!("{good}seed = 3\nseeds = [1, 2]"), "both given");
+        check(&format!("{good}x_axis = \"k\""), "no variable of a sweep");
+        check(&format!("{good}duplicates = \"last\""), "refuse");
         check(&format!("{good}raw = true\nsystem = \"x\""), "remove one");
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct Header {
     config: Fields,
     /// SHA-256 of the weights, in hexadecimal.
     model_sha256: String,
+    /// SHA-256 of the weights of each scorer, in hexadecimal, in the order of first use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scorers: Vec<String>,
     /// SHA-256 of each prompt's whole record, in hexadecimal.
     prompts: Vec<String>,
 }
@@ -41,12 +44,14 @@ impl Header {
         config: &FrontierConfig,
         prompts: &[PromptRecord],
         model_sha256: String,
+        scorers: Vec<String>,
     ) -> Result<Self> {
         Ok(Self {
             journal: JOURNAL_FORM,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config: config.result_fields()?,
             model_sha256,
+            scorers,
             prompts: prompts.iter().map(record_sha256).collect::<Result<_>>()?,
         })
     }
@@ -70,10 +75,10 @@ impl RunHeader for Header {
             return differences;
         }
         if text("model_sha256") != self.model_sha256 {
-            let start = |sha256: &str| sha256.chars().take(12).collect::<String>();
             let (theirs, ours) = (start(&text("model_sha256")), start(&self.model_sha256));
             differences.push(differing("weights", &theirs, &ours));
         }
+        differences.extend(scorer_difference(&stored["scorers"], &self.scorers));
         differences.extend(field_differences(&fields_of(&stored["config"]), &self.config));
         differences.extend(prompt_difference(&stored["prompts"], &self.prompts));
         differences
@@ -94,6 +99,32 @@ pub(super) fn field_differences(theirs: &Fields, ours: &Fields) -> Vec<String> {
         .filter(|&name| theirs.get(name) != ours.get(name))
         .map(|name| differing(name, &shown(theirs.get(name)), &shown(ours.get(name))))
         .collect()
+}
+
+/// The first scorer whose weights are others.
+fn scorer_difference(theirs: &Value, ours: &[String]) -> Option<String> {
+    let theirs: Vec<&str> = theirs
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let longer = theirs.len().max(ours.len());
+    let pair = |idx: usize| (theirs.get(idx).copied(), ours.get(idx).map(String::as_str));
+    let (place, (theirs, ours)) = (0..longer)
+        .map(|idx| (idx, pair(idx)))
+        .find(|(_, (theirs, ours))| theirs != ours)?;
+    let shown = |sha256: Option<&str>| sha256.map_or_else(|| "none".to_owned(), start);
+    Some(differing(
+        &format!("weights of scorer {}", place + 1),
+        &shown(theirs),
+        &shown(ours),
+    ))
+}
+
+/// Enough of a hash to tell it from others.
+fn start(sha256: &str) -> String {
+    sha256.chars().take(12).collect()
 }
 
 fn prompt_difference(theirs: &Value, ours: &[String]) -> Option<String> {
@@ -162,6 +193,7 @@ mod tests {
             &FrontierConfig::parse(&text).unwrap(),
             &prompts,
             weights.to_owned(),
+            Vec::new(),
         )
         .unwrap()
     }
@@ -197,6 +229,21 @@ mod tests {
             header("seed = 4", &records[..1], "w1"),
             &["number of prompts: 2 there, 1 here"],
         );
+    }
+
+    #[test]
+    fn changed_scorers_are_another_run() {
+        let of_scorers = |scorers: &[&str]| Header {
+            scorers: scorers.iter().map(|&sha256| sha256.to_owned()).collect(),
+            ..header("", &[], "w")
+        };
+        let stored = serde_json::to_value(of_scorers(&["s1", "s2"])).unwrap();
+        let check =
+            |ours: &[&str], expect: &[&str]| assert_eq!(of_scorers(ours).differences(&stored), expect);
+        check(&["s1", "s2"], &[]);
+        check(&["s1", "s3"], &["weights of scorer 2: s2 there, s3 here"]);
+        check(&["s1"], &["weights of scorer 2: s2 there, none here"]);
+        check(&[], &["weights of scorer 1: s1 there, none here"]);
     }
 
     #[test]

@@ -1,64 +1,89 @@
 //! Which candidates must be drawn for a set of methods. Knows methods, not prompts or results.
 //!
 //! Candidate `i` of a prompt is the same whatever the number of candidates, so plain sampling and best-of-4 are the
-//! first candidates of best-of-16 when all draw from one policy: drawn once, used by all.
+//! first candidates of best-of-16 when all draw from one policy: drawn once, used by all. What scorers steer is drawn
+//! for itself.
 
-use serde::{Deserialize, Serialize};
 use trimtab_base::Seed;
 use trimtab_decode::{DecodeSpec, Sampling};
 
+use super::methods::Method;
+use crate::steering::ScorerTerm;
+
 /// Candidates drawn together for every prompt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Group {
     /// How they are drawn.
     pub(crate) decode: DecodeSpec,
     /// Seed of their random streams.
     pub(crate) seed: Seed,
+    /// What steers them; empty for methods without scorers.
+    pub(crate) scorers: Vec<ScorerTerm>,
+    /// The value that must not fall.
+    pub(crate) floor: Option<String>,
 }
 
-/// Everything to draw, and which group serves which method.
+/// Everything to draw, and which group serves which method. Seeds come one after another, and of each the group of the
+/// reference's answers first.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
-    /// The first group is the reference's.
     pub(crate) groups: Vec<Group>,
-    /// Index into `groups` of each method, in the methods' order.
+    /// One a seed.
+    pub(crate) seeds: Vec<SeedPlan>,
+}
+
+/// The groups of one seed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SeedPlan {
+    /// The seed.
+    pub(crate) seed: u64,
+    /// Index into the plan's groups of the reference's answers.
+    pub(crate) reference_group: usize,
+    /// Index into the plan's groups of each method, in the methods' order.
     pub(crate) group_of_method: Vec<usize>,
 }
 
-/// Index of the reference answers' group.
-pub(crate) const REFERENCE_GROUP: usize = 0;
-
 impl Plan {
-    /// The fewest draws that serve all `methods`.
-    pub(crate) fn new(methods: &[DecodeSpec], reference_samples: usize, seed: u64) -> Self {
-        let reference = Group {
-            decode: DecodeSpec::BestOfN {
-                num_candidates: reference_samples,
-                sampling: Sampling::REFERENCE,
-            },
-            seed: reference_seed(seed),
+    /// The fewest draws that serve all `methods` with each of `seeds`.
+    pub(crate) fn new(methods: &[Method], reference_samples: usize, seeds: &[u64]) -> Self {
+        let mut groups = Vec::new();
+        let of_seed = |&seed: &u64| seed_plan(methods, reference_samples, seed, &mut groups);
+        let seeds = seeds.iter().map(of_seed).collect();
+        Self { groups, seeds }
+    }
+}
+
+fn seed_plan(methods: &[Method], reference_samples: usize, seed: u64, groups: &mut Vec<Group>) -> SeedPlan {
+    let reference_group = groups.len();
+    groups.push(Group {
+        decode: DecodeSpec::BestOfN {
+            num_candidates: reference_samples,
+            sampling: Sampling::REFERENCE,
+        },
+        seed: reference_seed(seed),
+        scorers: Vec::new(),
+        floor: None,
+    });
+    let group_of = |method: &Method| {
+        let wanted = Group {
+            decode: drawn_by(&method.decode),
+            seed: Seed(seed),
+            scorers: method.scorers_of(seed),
+            floor: method.floor.clone(),
         };
-        let mut groups = vec![reference];
-        let mut group_of_method = Vec::with_capacity(methods.len());
-        for method in methods {
-            let wanted = Group {
-                decode: drawn_by(method),
-                seed: Seed(seed),
-            };
-            let serving = groups
-                .iter_mut()
-                .enumerate()
-                .skip(1)
-                .find_map(|(idx, group)| widen(&mut group.decode, &wanted.decode).then_some(idx));
-            group_of_method.push(serving.unwrap_or_else(|| {
-                groups.push(wanted);
-                groups.len() - 1
-            }));
-        }
-        Self {
-            groups,
-            group_of_method,
-        }
+        let of_methods = groups.iter_mut().enumerate().skip(reference_group + 1);
+        let serving = of_methods
+            .filter(|_| wanted.scorers.is_empty())
+            .find_map(|(idx, group)| widen(&mut group.decode, &wanted.decode).then_some(idx));
+        serving.unwrap_or_else(|| {
+            groups.push(wanted);
+            groups.len() - 1
+        })
+    };
+    SeedPlan {
+        seed,
+        reference_group,
+        group_of_method: methods.iter().map(group_of).collect(),
     }
 }
 
@@ -69,7 +94,7 @@ fn reference_seed(seed: u64) -> Seed {
 
 /// Whether a method is a choice among independent draws from one policy.
 pub(crate) fn is_drawn(method: &DecodeSpec) -> bool {
-    !matches!(method, DecodeSpec::Beam(_) | DecodeSpec::Greedy)
+    !matches!(method, DecodeSpec::Beam(_) | DecodeSpec::Greedy) && !method.needs_scorers()
 }
 
 /// What must be drawn for `method`: choices among draws differ only in the rule, which is applied afterwards.
@@ -106,14 +131,34 @@ fn widen(group: &mut DecodeSpec, wanted: &DecodeSpec) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use trimtab_eval::ShownAs;
+
+    use super::super::methods::{MethodEntry, expand};
     use super::*;
 
+    fn plain(methods: &[&str]) -> Vec<Method> {
+        let entries: Vec<MethodEntry> = methods
+            .iter()
+            .map(|method| MethodEntry::Text(method.parse().unwrap()))
+            .collect();
+        expand(&entries).unwrap()
+    }
+
+    fn steered(name: &str, decode: &str, scorer: &str) -> Method {
+        Method {
+            name: name.to_owned(),
+            decode: decode.parse().unwrap(),
+            scorers: vec![scorer.parse().unwrap()],
+            floor: None,
+            shown_as: ShownAs::default(),
+        }
+    }
+
     fn check(methods: &[&str], expect: &[&str], expect_groups: &[usize]) {
-        let methods: Vec<DecodeSpec> = methods.iter().map(|method| method.parse().unwrap()).collect();
-        let plan = Plan::new(&methods, 4, 7);
+        let plan = Plan::new(&plain(methods), 4, &[7]);
         let groups: Vec<String> = plan.groups.iter().map(|group| group.decode.to_string()).collect();
         assert_eq!(
-            (groups, plan.group_of_method),
+            (groups, plan.seeds[0].group_of_method.clone()),
             (
                 expect.iter().map(|&s| s.to_owned()).collect(),
                 expect_groups.to_vec()
@@ -142,9 +187,41 @@ mod tests {
     }
 
     #[test]
+    fn what_scorers_steer_is_drawn_for_itself() {
+        let methods = [
+            steered("a", "cd-block:k=4,m=8", "x"),
+            steered("b", "cd-block:k=4,m=8", "y_s{seed}"),
+            steered("c", "cd-token:weight=2", "x"),
+        ];
+        let plan = Plan::new(&methods, 4, &[7, 8]);
+        let of_seed = |idx: usize| {
+            (
+                plan.seeds[idx].reference_group,
+                plan.seeds[idx].group_of_method.clone(),
+            )
+        };
+        assert_eq!((of_seed(0), of_seed(1)), ((0, vec![1, 2, 3]), (4, vec![5, 6, 7])));
+        assert_eq!(plan.groups[2].scorers[0].place, "y_s7");
+        assert_eq!(plan.groups[6].scorers[0].place, "y_s8");
+    }
+
+    #[test]
+    fn every_seed_draws_for_itself() {
+        let plan = Plan::new(&plain(&["sample", "bon:4"]), 2, &[7, 8]);
+        let drawn: Vec<(String, u64)> = plan
+            .groups
+            .iter()
+            .map(|group| (group.decode.to_string(), group.seed.0))
+            .collect();
+        assert_eq!(drawn[1], ("bon:4".to_owned(), 7));
+        assert_eq!(drawn[3], ("bon:4".to_owned(), 8));
+        assert_eq!(plan.seeds[1].group_of_method, [3, 3]);
+    }
+
+    #[test]
     fn reference_answers_have_coins_of_their_own() {
-        let plan = Plan::new(&["sample".parse().unwrap()], 4, 7);
-        assert_ne!(plan.groups[0].seed, plan.groups[1].seed);
-        assert_ne!(plan.groups[0].seed, Plan::new(&[], 4, 8).groups[0].seed);
+        let plan = Plan::new(&plain(&["sample"]), 4, &[7, 8]);
+        let seeds: std::collections::BTreeSet<u64> = plan.groups.iter().map(|group| group.seed.0).collect();
+        assert_eq!(seeds.len(), 4);
     }
 }

@@ -5,134 +5,201 @@ use anyhow::{Context, Result};
 use trimtab_decode::{Candidate, DecodeSpec, Outcome};
 use trimtab_eval::{
     Example, ExampleAnswer, Frontier, FrontierInput, KlRule, MethodRuns, PromptRun, ReferenceSamples, Report,
-    RunFacts,
+    RewardName, RunFacts,
 };
 
 use super::config::FrontierConfig;
+use super::entry::Entry;
 use super::identity::sha256_hex;
-use super::plan::{Plan, REFERENCE_GROUP, is_drawn};
-use super::run::Entry;
+use super::methods::Method;
+use super::plan::{Plan, SeedPlan, is_drawn};
 use crate::prompts::PromptRecord;
 
 /// Prompts shown in full in the report.
 const NUM_EXAMPLES: usize = 4;
 
-/// What the report says of model and reward.
+/// What the report says of model, rewards and scorers.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     /// SHA-256 of the weights, in hexadecimal.
     pub(super) model_sha256: String,
     /// Unit of the reward.
     pub(super) reward_unit: String,
+    /// Names and units of the further rewards.
+    pub(super) rewards_also: Vec<RewardName>,
+    /// Names and units of each method's scorers, in the methods' order.
+    pub(super) values_of_method: Vec<Vec<RewardName>>,
 }
 
-/// The report of a whole run. `entries` hold each group's candidates for each prompt, sorted by group and prompt.
-pub(super) fn report(
-    config: &FrontierConfig,
-    prompts: &[PromptRecord],
-    plan: &Plan,
-    entries: &[Entry],
-    identity: Identity,
-) -> Result<Report> {
-    let of_group = |group: usize| entries.iter().filter(move |entry| entry.group == group);
-    let mut methods = Vec::new();
-    let mut outcomes = Vec::new();
-    for (method, &group) in config.methods.iter().zip(&plan.group_of_method) {
-        let chosen: Vec<Vec<Outcome>> = of_group(group).map(|entry| answers(method, entry)).collect();
-        let runs = chosen.iter().zip(of_group(group)).map(|(outcomes, entry)| {
-            PromptRun::of_outcomes(entry.prompt as u64, outcomes)
-                .with_context(|| format!("prompt {}", entry.prompt + 1))
-        });
-        methods.push(MethodRuns {
-            method: method.to_string(),
-            num_candidates: method.num_candidates() as u32,
-            sampling: method.sampling(),
-            kl_rule: KlRule::of_spec(method),
-            runs: runs.collect::<Result<_>>()?,
-        });
-        outcomes.push(chosen);
-    }
-    let references = of_group(REFERENCE_GROUP).map(|entry| ReferenceSamples {
-        prompt_idx: entry.prompt as u64,
-        rewards: entry
-            .candidates
+/// A run's samples with what they are of.
+pub(super) struct Samples<'a> {
+    pub(super) config: &'a FrontierConfig,
+    pub(super) methods: &'a [Method],
+    pub(super) prompts: &'a [PromptRecord],
+    pub(super) plan: &'a Plan,
+    /// Each group's candidates for each prompt, sorted by group and prompt.
+    pub(super) entries: &'a [Entry],
+    pub(super) identity: Identity,
+}
+
+/// One answer of a method with its further rewards.
+struct Answer {
+    outcome: Outcome,
+    rewards_also: Vec<f64>,
+}
+
+impl Samples<'_> {
+    /// The report of a whole run.
+    pub(super) fn report(&self) -> Result<Report> {
+        let inputs = self
+            .plan
+            .seeds
             .iter()
-            .filter_map(|candidate| candidate.reward)
-            .collect(),
-    });
-    let input = FrontierInput {
-        facts: facts(config, identity)?,
-        methods,
-        references: references.collect(),
+            .map(|seed| self.input(seed))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Report {
+            frontier: Frontier::over_seeds(&inputs)?,
+            examples: self.examples(),
+        })
+    }
+
+    fn of_group(&self, group: usize) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| entry.group == group)
+    }
+
+    fn input(&self, of_seed: &SeedPlan) -> Result<FrontierInput> {
+        let methods = self.methods.iter().enumerate().map(|(idx, method)| {
+            let runs = self.of_group(of_seed.group_of_method[idx]).map(|entry| {
+                prompt_run(&method.decode, entry).with_context(|| format!("prompt {}", entry.prompt + 1))
+            });
+            Ok(MethodRuns {
+                method: method.name.clone(),
+                num_candidates: num_candidates(&method.decode),
+                sampling: method.decode.sampling(),
+                kl_rule: KlRule::of_spec(&method.decode),
+                value_names: self.identity.values_of_method[idx].clone(),
+                varies_by_seed: method.varies_by_seed(),
+                shown_as: method.shown_as.clone(),
+                runs: runs.collect::<Result<_>>()?,
+            })
+        });
+        let references = self
+            .of_group(of_seed.reference_group)
+            .map(|entry| ReferenceSamples {
+                prompt_idx: entry.prompt as u64,
+                rewards: entry
+                    .candidates
+                    .iter()
+                    .filter_map(|candidate| candidate.reward)
+                    .collect(),
+            });
+        Ok(FrontierInput {
+            facts: self.facts(of_seed.seed)?,
+            methods: methods.collect::<Result<_>>()?,
+            references: references.collect(),
+            rewards_also: self.identity.rewards_also.clone(),
+            x_axis: self.config.x_axis.clone(),
+        })
+    }
+
+    fn facts(&self, seed: u64) -> Result<RunFacts> {
+        let config = self.config;
+        let fields =
+            serde_json::to_vec(&config.result_fields()?).context("cannot serialise the configuration")?;
+        Ok(RunFacts {
+            model: config.model_label(),
+            model_sha256: self.identity.model_sha256.clone(),
+            seed,
+            precision: config.precision.clone(),
+            reward: config.reward.to_string(),
+            reward_unit: self.identity.reward_unit.clone(),
+            config_sha256: sha256_hex(&fields),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// The first prompts with the methods' first answers of the first seed.
+    fn examples(&self) -> Vec<Example> {
+        let Some(first) = self.plan.seeds.first() else {
+            return Vec::new();
+        };
+        let answer = |(method, &group): (&Method, &usize), prompt: usize| {
+            let entry = self.of_group(group).find(|entry| entry.prompt == prompt)?;
+            let answer = answers(&method.decode, entry).into_iter().next()?;
+            let chosen = &answer.outcome.candidates[answer.outcome.chosen];
+            Some(ExampleAnswer {
+                method: method.name.clone(),
+                text: chosen.text.clone(),
+                reward: chosen.reward.unwrap_or(f64::NAN),
+            })
+        };
+        let of_prompt = |(idx, record): (usize, &PromptRecord)| Example {
+            prompt: record.prompt.clone(),
+            answers: self
+                .methods
+                .iter()
+                .zip(&first.group_of_method)
+                .filter_map(|pair| answer(pair, idx))
+                .collect(),
+        };
+        self.prompts
+            .iter()
+            .enumerate()
+            .take(NUM_EXAMPLES)
+            .map(of_prompt)
+            .collect()
+    }
+}
+
+/// Candidates drawn for an answer: of blocks, those of one choice.
+fn num_candidates(decode: &DecodeSpec) -> u32 {
+    let count = match decode {
+        DecodeSpec::CdBlock(config) => config.num_candidates,
+        other => other.num_candidates(),
     };
-    let frontier = Frontier::compute(&input)?;
-    Ok(Report {
-        frontier,
-        examples: examples(config, prompts, &outcomes),
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn prompt_run(decode: &DecodeSpec, entry: &Entry) -> Result<PromptRun> {
+    let answers = answers(decode, entry);
+    let rewards_also = answers.iter().map(|answer| answer.rewards_also.clone()).collect();
+    let outcomes: Vec<Outcome> = answers.into_iter().map(|answer| answer.outcome).collect();
+    Ok(PromptRun {
+        rewards_also,
+        ..PromptRun::of_outcomes(entry.prompt as u64, &outcomes)?
     })
 }
 
 /// What `method` makes of the candidates drawn for its group: an answer from each part of them that it would draw for
 /// itself. Independent answers to one prompt, whose mean has less spread than any; at least one.
-fn answers(method: &DecodeSpec, entry: &Entry) -> Vec<Outcome> {
+fn answers(method: &DecodeSpec, entry: &Entry) -> Vec<Answer> {
+    let rewards_also = |candidate: usize| entry.rewards_also.get(candidate).cloned().unwrap_or_default();
     if !is_drawn(method) {
-        return vec![Outcome::unsteered(entry.candidates.clone(), entry.chosen, entry.tokens_generated)];
+        return vec![Answer {
+            outcome: entry.outcome(),
+            rewards_also: rewards_also(entry.chosen),
+        }];
     }
     // Candidate `i` does not depend on how many are drawn, so the method's own run would have drawn just the first part.
+    let part_len = method.num_candidates();
+    let of_part = |(part, candidates): (usize, &[Candidate])| {
+        let chosen = method.selection().choose(candidates);
+        let tokens_generated = candidates.iter().map(num_tokens).sum();
+        Answer {
+            outcome: Outcome::unsteered(candidates.to_vec(), chosen, tokens_generated),
+            rewards_also: rewards_also(part * part_len + chosen),
+        }
+    };
     entry
         .candidates
-        .chunks_exact(method.num_candidates())
-        .map(|candidates| Outcome::unsteered(candidates.to_vec(), method.selection().choose(candidates), candidates.iter().map(num_tokens).sum()))
+        .chunks_exact(part_len)
+        .enumerate()
+        .map(of_part)
         .collect()
 }
 
 fn num_tokens(candidate: &Candidate) -> u64 {
     candidate.token_ids.len() as u64
-}
-
-fn facts(config: &FrontierConfig, identity: Identity) -> Result<RunFacts> {
-    let fields =
-        serde_json::to_vec(&config.result_fields()?).context("cannot serialise the configuration")?;
-    Ok(RunFacts {
-        model: config.model_label(),
-        model_sha256: identity.model_sha256,
-        seed: config.seed,
-        precision: config.precision.clone(),
-        reward: config.reward.to_string(),
-        reward_unit: identity.reward_unit,
-        config_sha256: sha256_hex(&fields),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
-}
-
-fn examples(
-    config: &FrontierConfig,
-    prompts: &[PromptRecord],
-    outcomes: &[Vec<Vec<Outcome>>],
-) -> Vec<Example> {
-    let answer = |method: &DecodeSpec, outcome: &Outcome| {
-        let chosen = &outcome.candidates[outcome.chosen];
-        ExampleAnswer {
-            method: method.to_string(),
-            text: chosen.text.clone(),
-            reward: chosen.reward.unwrap_or(f64::NAN),
-        }
-    };
-    let of_prompt = |(idx, record): (usize, &PromptRecord)| Example {
-        prompt: record.prompt.clone(),
-        answers: config
-            .methods
-            .iter()
-            .zip(outcomes)
-            .map(|(method, all)| answer(method, &all[idx][0]))
-            .collect(),
-    };
-    prompts
-        .iter()
-        .enumerate()
-        .take(NUM_EXAMPLES)
-        .map(of_prompt)
-        .collect()
 }
 
 #[cfg(test)]
@@ -164,8 +231,8 @@ mod tests {
             group,
             prompt,
             chosen: 0,
-            tokens_generated: 0,
             candidates: candidates.collect(),
+            ..Entry::default()
         }
     }
 
@@ -176,7 +243,7 @@ mod tests {
             let outcomes = answers(&method.parse().unwrap(), &entry);
             let seen: Vec<(u64, u64)> = outcomes
                 .iter()
-                .map(|outcome| {
+                .map(|Answer { outcome, .. }| {
                     (
                         outcome.candidates[outcome.chosen].candidate_idx,
                         outcome.tokens_generated,
@@ -198,7 +265,8 @@ mod tests {
             "reward = \"length\"\nmethods = [\"bon:4\", \"sample\"]\nreference_samples = 2",
         )
         .unwrap();
-        let plan = Plan::new(&config.methods, 2, 0);
+        let methods = config.methods().unwrap();
+        let plan = Plan::new(&methods, 2, &[0]);
         let prompts: Vec<PromptRecord> = (0..3)
             .map(|idx| PromptRecord {
                 prompt: format!("prompt {idx}"),
@@ -211,8 +279,24 @@ mod tests {
         let identity = Identity {
             model_sha256: "00".to_owned(),
             reward_unit: "nats".to_owned(),
+            rewards_also: vec![RewardName {
+                name: "place".to_owned(),
+                unit: "places".to_owned(),
+            }],
+            values_of_method: vec![Vec::new(); 2],
         };
-        let report = report(&config, &prompts, &plan, &entries, identity).unwrap();
+        for entry in &mut entries {
+            entry.rewards_also = (0..entry.candidates.len()).map(|idx| vec![idx as f64]).collect();
+        }
+        let samples = Samples {
+            config: &config,
+            methods: &methods,
+            prompts: &prompts,
+            plan: &plan,
+            entries: &entries,
+            identity,
+        };
+        let report = samples.report().unwrap();
         let points = &report.frontier.points;
         assert_eq!(
             points
@@ -225,5 +309,8 @@ mod tests {
         assert_eq!((points[0].win_rate, points[1].win_rate), (1.0, 0.375));
         assert_eq!((points[0].tokens_generated, points[1].tokens_generated), (30, 8));
         assert_eq!(report.examples[2].answers[0].text, "answer 2");
+        // The chosen one is the third of four; plain sampling takes each in its turn.
+        let also = |idx: usize| points[idx].rewards_also[0].mean;
+        assert_eq!((also(0), also(1)), (2.0, 1.5));
     }
 }

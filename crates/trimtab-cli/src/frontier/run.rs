@@ -1,28 +1,31 @@
 //! Draws what the plan asks for, journals each finished prompt, and leaves the report. Knows files and the runtime.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-use trimtab_base::{RewardModel, TokenId};
-use trimtab_decode::{Candidate, DecodeSpec, StopRules};
+use anyhow::{Context, Result, bail};
+use trimtab_base::{RewardModel, ScoreInput, TokenBytes, TokenId};
+use trimtab_decode::{Candidate, DecodeSpec, Steering, StopRules};
 use trimtab_engine::{Engine, EngineConfig};
-use trimtab_eval::Frontier;
-use trimtab_runtime::{Job, PromptStyle, RunEvent, RunLimits, run_jobs};
+use trimtab_eval::{Frontier, RewardName};
+use trimtab_runtime::{AskedScorer, Job, Judges, PromptStyle, RunEvent, RunLimits, run_judged_jobs};
 use trimtab_store::SourcePolicy;
 
 use super::checks;
 use super::config::FrontierConfig;
+use super::entry::Entry;
 use super::folder;
 use super::identity::Header;
+use super::methods::Method;
 use super::plan::{Group, Plan};
 use super::points;
 use crate::args::parse_precision;
 use crate::journal::Journal;
 use crate::output;
 use crate::progress::ItemProgress;
-use crate::prompts::{PromptRecord, read_prompts};
+use crate::prompts::{Duplicates, PromptRecord, read_prompts};
 use crate::resolve::ReadyModel;
+use crate::steering::{Models, OpenScorers, ScorerTerm, before_models, build_reward, head_sha256};
 
 /// Characters of a prompt shown in errors.
 const MAX_LABEL_CHARS: usize = 40;
@@ -40,25 +43,15 @@ pub(crate) struct RunOptions {
     pub(crate) source: SourcePolicy,
 }
 
-/// One finished prompt of one group.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    /// Index into the plan's groups.
-    pub(crate) group: usize,
-    /// Index into the prompts.
-    pub(crate) prompt: usize,
-    /// Index into `candidates` of the decoder's own choice.
-    pub(crate) chosen: usize,
-    /// Tokens drawn in all.
-    pub(crate) tokens_generated: u64,
-    pub(crate) candidates: Vec<Candidate>,
-}
-
 /// A frontier run about to start or go on.
 pub(crate) struct FrontierRun {
     config: FrontierConfig,
+    methods: Vec<Method>,
     prompts: Vec<PromptRecord>,
+    duplicates: Duplicates,
     reward: Box<dyn RewardModel>,
+    /// In the configuration's order.
+    rewards_also: Vec<Box<dyn RewardModel>>,
     plan: Plan,
     options: RunOptions,
 }
@@ -66,22 +59,38 @@ pub(crate) struct FrontierRun {
 impl FrontierRun {
     /// Reads the prompts, builds the reward and looks the model's name up, so that mistakes show before it is fetched.
     pub(crate) fn new(config: FrontierConfig, options: RunOptions) -> Result<Self> {
-        let mut read = read_prompts(&config.prompts)?;
-        if read.num_duplicates > 0 {
-            let plural = if read.num_duplicates == 1 { "" } else { "s" };
-            output::note(&format!(
-                "{} duplicate prompt{plural} dropped",
-                read.num_duplicates
-            ));
+        let mut read = read_prompts(&config.prompts, config.duplicates)?;
+        note_dropped(read.num_duplicates);
+        if config.skip >= read.records.len() {
+            bail!(
+                "skip is {}, and {} holds {} prompts",
+                config.skip,
+                config.prompts,
+                read.records.len()
+            );
         }
+        read.records.drain(..config.skip);
         read.records.truncate(config.num_prompts.unwrap_or(usize::MAX));
-        let reward = config.reward.build_with(&config.reward_limits())?;
-        checks::records_fit(&config.prompts, &read.records, reward.as_ref())?;
-        let plan = Plan::new(&config.methods, config.reference_samples, config.seed);
+        let limits = config.reward_limits();
+        let reward = before_models(&config.reward, &limits)?;
+        let also = config
+            .rewards_also
+            .iter()
+            .map(|reward| before_models(reward, &limits));
+        let rewards_also = also.collect::<Result<Vec<_>, _>>()?;
+        for reward in std::iter::once(&reward).chain(&rewards_also) {
+            checks::records_fit(&config.prompts, &read.records, reward.as_ref())?;
+        }
+        let config = config.locate()?;
+        let methods = config.methods()?;
+        let plan = Plan::new(&methods, config.reference_samples, config.all_seeds());
         Ok(Self {
-            config: config.locate()?,
+            config,
+            methods,
             prompts: read.records,
+            duplicates: read.duplicates,
             reward,
+            rewards_also,
             plan,
             options,
         })
@@ -90,7 +99,7 @@ impl FrontierRun {
     /// Runs what is missing and writes the report; gives its numbers.
     ///
     /// Nothing is written before everything that can be known to fail has been checked.
-    pub(crate) fn run(&self) -> Result<Frontier> {
+    pub(crate) fn run(mut self) -> Result<Frontier> {
         let precision = parse_precision(&self.config.precision).map_err(anyhow::Error::msg)?;
         let model = ReadyModel::open(
             &self.config.model,
@@ -98,10 +107,27 @@ impl FrontierRun {
             precision.plan,
             self.options.threads,
         )?;
-        let tokens = self.tokens(&model)?;
+        let tokens = self.distinct_tokens(&model)?;
         let mut engine = model.engine(self.options.kv_memory_mib, EngineConfig::standard())?;
-        self.check_fit(&model, &mut engine, &tokens)?;
-        let header = Header::new(&self.config, &self.prompts, model.sha256())?;
+        let style = self.style();
+        let models = Models {
+            generator: &model,
+            policy: self.options.source,
+            plan: precision.plan,
+            threads: self.options.threads,
+            style: &style,
+        };
+        let mut scorers = OpenScorers::open(self.scorer_places(), &models)?;
+        scorers.install(&mut engine)?;
+        let heads = self.open_heads(&models)?;
+        let jobs = Jobs::new(&self, &model, &scorers, tokens)?;
+        self.check_fit(&jobs, &mut engine)?;
+        let header = Header::new(
+            &self.config,
+            &self.prompts,
+            model.sha256(),
+            [scorers.sha256s(), heads].concat(),
+        )?;
         let out = &self.options.out;
         let config_text = folder::config_to_write(out, &self.config, &header)?;
         std::fs::create_dir_all(out)
@@ -114,27 +140,102 @@ impl FrontierRun {
         }
         let missing = self.missing(&entries);
         if !missing.is_empty() {
-            let jobs = missing
-                .iter()
-                .map(|&(group, prompt)| self.job(&model, &self.plan.groups[group], prompt, &tokens));
-            let jobs: Vec<Job> = jobs.collect();
             let draw = Draw {
-                model: &model,
+                token_bytes: &model.loaded.token_bytes(),
+                jobs: &missing
+                    .iter()
+                    .map(|&(group, prompt)| jobs.job(group, prompt))
+                    .collect::<Vec<_>>(),
                 missing: &missing,
-                jobs: &jobs,
             };
-            self.draw(&draw, &mut engine, &mut journal, &mut entries)?;
+            let asked = scorers.asked();
+            self.draw(&draw, asked, &mut engine, &mut journal, &mut entries)?;
         }
-        self.report(model.sha256(), entries)
+        self.report(model.sha256(), &scorers, entries)
     }
 
-    fn report(&self, model_sha256: String, mut entries: Vec<Entry>) -> Result<Frontier> {
+    fn style(&self) -> PromptStyle {
+        PromptStyle {
+            raw: self.config.raw,
+            system: self.config.system.clone(),
+        }
+    }
+
+    /// Builds the rewards that read a model's states, now that there are models; gives the SHA-256 of their weights.
+    fn open_heads(&mut self, models: &Models<'_>) -> Result<Vec<String>> {
+        let limits = self.config.reward_limits();
+        let rewards = std::iter::once(&mut self.reward).chain(&mut self.rewards_also);
+        let specs = std::iter::once(&self.config.reward).chain(&self.config.rewards_also);
+        let mut sha256s = Vec::new();
+        for (reward, spec) in rewards.zip(specs) {
+            let heads = spec.head_folders().map(head_sha256).collect::<Result<Vec<_>>>()?;
+            if !heads.is_empty() {
+                *reward = build_reward(spec, &limits, models)?;
+                sha256s.extend(heads);
+            }
+        }
+        Ok(sha256s)
+    }
+
+    /// Every scorer of the run once, in the order of first use.
+    fn scorer_places(&self) -> Vec<String> {
+        let mut places: Vec<String> = Vec::new();
+        for term in self.plan.groups.iter().flat_map(|group| &group.scorers) {
+            if !places.contains(&term.place) {
+                places.push(term.place.clone());
+            }
+        }
+        places
+    }
+
+    /// Token ids of every prompt, each once.
+    fn distinct_tokens(&mut self, model: &ReadyModel) -> Result<Vec<Vec<TokenId>>> {
+        let mut tokens = self.tokens(model)?;
+        if self.duplicates == Duplicates::Refuse {
+            checks::are_distinct(&tokens)?;
+            return Ok(tokens);
+        }
+        let equal = checks::equal_to_earlier(&tokens);
+        note_dropped(equal.len());
+        for &(_, place) in equal.iter().rev() {
+            tokens.remove(place);
+            self.prompts.remove(place);
+        }
+        Ok(tokens)
+    }
+
+    fn report(
+        &self,
+        model_sha256: String,
+        scorers: &OpenScorers,
+        mut entries: Vec<Entry>,
+    ) -> Result<Frontier> {
         entries.sort_by_key(|entry| (entry.group, entry.prompt));
+        let also = self.config.rewards_also.iter().zip(&self.rewards_also);
         let identity = points::Identity {
             model_sha256,
             reward_unit: self.reward.unit().to_owned(),
+            rewards_also: also
+                .map(|(spec, reward)| RewardName {
+                    name: spec.to_string(),
+                    unit: reward.unit().to_owned(),
+                })
+                .collect(),
+            values_of_method: self
+                .methods
+                .iter()
+                .map(|method| self.values_of(method, scorers))
+                .collect(),
         };
-        let report = points::report(&self.config, &self.prompts, &self.plan, &entries, identity)?;
+        let samples = points::Samples {
+            config: &self.config,
+            methods: &self.methods,
+            prompts: &self.prompts,
+            plan: &self.plan,
+            entries: &entries,
+            identity,
+        };
+        let report = samples.report()?;
         let out = &self.options.out;
         report
             .write(out)
@@ -142,19 +243,31 @@ impl FrontierRun {
         Ok(report.frontier)
     }
 
+    /// Names and units of a method's scorers: those of the first seed, whose units are those of all.
+    fn values_of(&self, method: &Method, scorers: &OpenScorers) -> Vec<RewardName> {
+        let of_first = method.scorers_of(self.config.all_seeds()[0]);
+        let name = |term: &ScorerTerm| {
+            let (name, unit) = scorers.name_and_unit(&term.place);
+            RewardName {
+                name: name.to_owned(),
+                unit: unit.to_owned(),
+            }
+        };
+        of_first.iter().map(name).collect()
+    }
+
     /// Refuses prompts and methods that can never run, by the worst case of each group: the longest prompt.
-    fn check_fit(&self, model: &ReadyModel, engine: &mut Engine, tokens: &[Vec<TokenId>]) -> Result<()> {
-        checks::are_distinct(tokens)?;
-        let context_len = model.loaded.config().context_len;
-        checks::fit_context(tokens, self.config.max_new_tokens, context_len)?;
-        let longest = (0..tokens.len()).max_by_key(|&prompt| tokens[prompt].len());
-        let jobs = self
-            .plan
-            .groups
-            .iter()
-            .zip(longest.into_iter().cycle())
-            .map(|(group, prompt)| self.job(model, group, prompt, tokens));
-        checks::fit_engine(engine, &model.loaded.token_bytes(), &jobs.collect::<Vec<_>>())
+    fn check_fit(&self, jobs: &Jobs<'_>, engine: &mut Engine) -> Result<()> {
+        let loaded = &jobs.model.loaded;
+        checks::fit_context(
+            &jobs.tokens,
+            self.config.max_new_tokens,
+            loaded.config().context_len,
+        )?;
+        let longest = (0..jobs.tokens.len()).max_by_key(|&prompt| jobs.tokens[prompt].len());
+        let groups = (0..self.plan.groups.len()).zip(longest.into_iter().cycle());
+        let worst: Vec<Job> = groups.map(|(group, prompt)| jobs.job(group, prompt)).collect();
+        checks::fit_engine(engine, &loaded.token_bytes(), &worst)
     }
 
     /// Pairs of group and prompt that are not in the journal, prompts first so that early results cover all groups.
@@ -166,51 +279,48 @@ impl FrontierRun {
         pairs.filter(|pair| !done.contains(pair)).collect()
     }
 
-    fn draw(
-        &self,
-        draw: &Draw,
+    fn draw<'a>(
+        &'a self,
+        draw: &Draw<'_>,
+        asked: Vec<&'a mut dyn AskedScorer>,
         engine: &mut Engine,
         journal: &mut Journal,
         entries: &mut Vec<Entry>,
     ) -> Result<()> {
-        let &Draw { model, missing, jobs } = draw;
+        let &Draw {
+            token_bytes,
+            missing,
+            jobs,
+        } = draw;
         let total = self.prompts.len() * self.plan.groups.len();
         let what = "answering";
         let mut progress = ItemProgress::new(what, total as u64, (total - missing.len()) as u64);
         let started = std::time::Instant::now();
-        let reward = self.reward.as_ref();
+        let judges = Judges {
+            reward: Some(self.reward.as_ref()),
+            asked,
+        };
         let limits = RunLimits::standard();
-        let ran = run_jobs::<anyhow::Error>(
-            engine,
-            &model.loaded.token_bytes(),
-            jobs,
-            Some(reward),
-            limits,
-            &mut |event| {
-                match event {
-                    RunEvent::Stepped { rows } => {
-                        progress.say(format!(
-                            "{:.0} tokens/s",
-                            rows as f64 / started.elapsed().as_secs_f64()
-                        ));
-                    }
-                    RunEvent::Finished(result) => {
-                        let (group, prompt) = missing[result.job_idx];
-                        let entry = Entry {
-                            group,
-                            prompt,
-                            chosen: result.outcome.chosen,
-                            tokens_generated: result.outcome.tokens_generated,
-                            candidates: result.outcome.candidates,
-                        };
-                        journal.append(&entry)?;
-                        entries.push(entry);
-                        progress.advance(what);
-                    }
+        let ran = run_judged_jobs::<anyhow::Error>(engine, token_bytes, jobs, judges, limits, &mut |event| {
+            match event {
+                RunEvent::Stepped { rows } => {
+                    progress.say(format!(
+                        "{:.0} tokens/s",
+                        rows as f64 / started.elapsed().as_secs_f64()
+                    ));
                 }
-                Ok(())
-            },
-        );
+                RunEvent::Finished(result) => {
+                    let (group, prompt) = missing[result.job_idx];
+                    let also = self.further_rewards(group, prompt, &result.outcome.candidates)?;
+                    let entry = Entry::new(group, prompt, result.outcome, also);
+                    journal.append(&entry)?;
+                    entries.push(entry);
+                    progress.advance(what);
+                }
+                RunEvent::Committed { .. } => {}
+            }
+            Ok(())
+        });
         progress.finish();
         ran.with_context(|| {
             let path = folder::journal_path(&self.options.out);
@@ -222,12 +332,51 @@ impl FrontierRun {
         })
     }
 
+    /// Further rewards of candidates, which nothing waits for. `[candidates][rewards_also]`
+    ///
+    /// Of the reference's answers they are not asked.
+    fn further_rewards(
+        &self,
+        group: usize,
+        prompt: usize,
+        candidates: &[Candidate],
+    ) -> Result<Vec<Vec<f64>>> {
+        let is_reference = self.plan.seeds.iter().any(|seed| seed.reference_group == group);
+        if is_reference || self.rewards_also.is_empty() {
+            return Ok(Vec::new());
+        }
+        let record = &self.prompts[prompt];
+        let inputs: Vec<ScoreInput> = candidates
+            .iter()
+            .map(|candidate| ScoreInput {
+                prompt: record.prompt.clone(),
+                response: candidate.text.clone(),
+                token_ids: candidate.token_ids.clone(),
+                reference_log_prob: candidate.reference_log_prob,
+                record: record.record.clone(),
+            })
+            .collect();
+        let mut by_candidate = vec![Vec::with_capacity(self.rewards_also.len()); candidates.len()];
+        for (reward, spec) in self.rewards_also.iter().zip(&self.config.rewards_also) {
+            let rewards = reward
+                .score(&inputs)
+                .with_context(|| format!("prompt {}", prompt + 1))?;
+            for (row, value) in by_candidate.iter_mut().zip(rewards) {
+                if !value.is_finite() {
+                    bail!(
+                        "prompt {}: reward {spec} is {value}, expected a finite number",
+                        prompt + 1
+                    );
+                }
+                row.push(value);
+            }
+        }
+        Ok(by_candidate)
+    }
+
     /// Token ids of every prompt.
     fn tokens(&self, model: &ReadyModel) -> Result<Vec<Vec<TokenId>>> {
-        let style = PromptStyle {
-            raw: self.config.raw,
-            system: self.config.system.clone(),
-        };
+        let style = self.style();
         let encode = |(idx, record): (usize, &PromptRecord)| {
             style
                 .encode(model.loaded.tokenizer(), &record.prompt)
@@ -235,22 +384,57 @@ impl FrontierRun {
         };
         self.prompts.iter().enumerate().map(encode).collect()
     }
+}
 
-    fn job(&self, model: &ReadyModel, group: &Group, prompt: usize, tokens: &[Vec<TokenId>]) -> Job {
-        let record = &self.prompts[prompt];
+/// What jobs are made of.
+struct Jobs<'a> {
+    run: &'a FrontierRun,
+    model: &'a ReadyModel,
+    /// Of each prompt.
+    tokens: Vec<Vec<TokenId>>,
+    /// Of each group.
+    steering: Vec<Arc<Steering>>,
+}
+
+impl<'a> Jobs<'a> {
+    fn new(
+        run: &'a FrontierRun,
+        model: &'a ReadyModel,
+        scorers: &OpenScorers,
+        tokens: Vec<Vec<TokenId>>,
+    ) -> Result<Self> {
+        let steering = run.plan.groups.iter().map(|group| {
+            let steering = scorers.steering(
+                &group.scorers,
+                group.floor.as_deref(),
+                matches!(group.decode, DecodeSpec::CdToken(_)),
+            );
+            steering.with_context(|| group.decode.to_string()).map(Arc::new)
+        });
+        Ok(Self {
+            run,
+            model,
+            tokens,
+            steering: steering.collect::<Result<_>>()?,
+        })
+    }
+
+    fn job(&self, group: usize, prompt: usize) -> Job {
+        let record = &self.run.prompts[prompt];
+        let Group { decode, seed, .. } = &self.run.plan.groups[group];
         Job {
-            label: label(prompt, &record.prompt, &group.decode),
+            label: label(prompt, &record.prompt, decode),
             prompt: record.prompt.clone(),
             record: record.record.clone(),
-            token_ids: tokens[prompt].clone(),
-            decode: group.decode.clone(),
-            seed: group.seed,
+            token_ids: self.tokens[prompt].clone(),
+            decode: decode.clone(),
+            seed: *seed,
             stop: StopRules {
-                stop_tokens: model.loaded.tokenizer().stop_tokens().to_vec(),
-                stop_strings: self.config.stop.clone(),
-                max_new_tokens: self.config.max_new_tokens,
+                stop_tokens: self.model.loaded.tokenizer().stop_tokens().to_vec(),
+                stop_strings: self.run.config.stop.clone(),
+                max_new_tokens: self.run.config.max_new_tokens,
             },
-            steering: std::sync::Arc::default(),
+            steering: Arc::clone(&self.steering[group]),
             trace: false,
         }
     }
@@ -259,9 +443,16 @@ impl FrontierRun {
 /// What is to be drawn: jobs and their pairs of group and prompt.
 #[derive(Clone, Copy)]
 struct Draw<'a> {
-    model: &'a ReadyModel,
+    token_bytes: &'a Arc<dyn TokenBytes>,
     missing: &'a [(usize, usize)],
     jobs: &'a [Job],
+}
+
+fn note_dropped(num_duplicates: usize) {
+    if num_duplicates > 0 {
+        let plural = if num_duplicates == 1 { "" } else { "s" };
+        output::note(&format!("{num_duplicates} duplicate prompt{plural} dropped"));
+    }
 }
 
 /// What errors call a job: `prompt 4 ("In one sentence...") with bon:16`.
