@@ -8,8 +8,6 @@ mod sample;
 mod top_k;
 
 #[cfg(test)]
-mod guided_tests;
-#[cfg(test)]
 mod tests;
 
 pub use guided::sample_guided_row;

@@ -5,15 +5,18 @@ use super::{BLOCK, LANES, block_sum, finite_max};
 use crate::exp::exp;
 use crate::isa::{Isa, for_isa};
 
+#[cfg(test)]
+mod tests;
+
 /// How a row's policy comes from its logits `x`: `e^(t (x - max) + tilt - peak)`, at most 1 and 1 somewhere.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+struct Shape {
     /// The largest logit.
-    pub(super) max: f32,
+    max: f32,
     /// Largest `t (x - max) + tilt`.
-    pub(super) peak: f32,
+    peak: f32,
     /// Inverse temperature `t`.
-    pub(super) inverse_temperature: f32,
+    inverse_temperature: f32,
 }
 
 /// Draws from `softmax(inverse_temperature * logits + tilt)` by inverting its cumulative sum at `coin` in `[0, 1)`.
@@ -66,13 +69,7 @@ fn exponent(logit: f32, tilt: f32, shape: Shape) -> f32 {
 }
 
 /// Largest exponent before the peak is taken off; `None` if a tilt is not finite or nothing is.
-pub(super) fn peak(
-    isa: Isa,
-    logits: &[f32],
-    tilt: &[f32],
-    max: f32,
-    inverse_temperature: f32,
-) -> Option<f32> {
+fn peak(isa: Isa, logits: &[f32], tilt: &[f32], max: f32, inverse_temperature: f32) -> Option<f32> {
     let (peak, is_usable) = for_isa!(
         isa,
         peak_and_usable(logits: &[f32], tilt: &[f32], max: f32, inverse_temperature: f32) -> (f32, bool)
@@ -102,7 +99,7 @@ fn peak_and_usable(logits: &[f32], tilt: &[f32], max: f32, inverse_temperature: 
 }
 
 /// The sums of a row; `weighted` is that of `e^s (s - x)` with `s` the exponent and `x` a logit less the largest.
-pub(super) fn guided_sums(isa: Isa, logits: &[f32], tilt: &[f32], shape: Shape) -> Sums {
+fn guided_sums(isa: Isa, logits: &[f32], tilt: &[f32], shape: Shape) -> Sums {
     for_isa!(isa, sums_of_blocks(logits: &[f32], tilt: &[f32], shape: Shape) -> Sums)
 }
 

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::guided::{Shape, guided_sums, peak};
+use super::super::sample_row;
 use super::*;
 
 const INF: f32 = f32::INFINITY;
