@@ -115,9 +115,9 @@ impl LoraConfig {
 /// Initial values of an adapter's `[in, rank]` matrix: normal with standard deviation `1 / sqrt(in)`, so that what it
 /// gives has its input's size whatever the width.
 ///
-/// A pure function of `(seed, role_idx)`: neither the order of loading nor the other adapters change it.
+/// A pure function of `(seed, role_idx)`, on streams beside the heads' (whose key is 0): neither the order of loading nor the other adapters change it.
 pub(super) fn initial_down(seed: Seed, role_idx: u64, in_len: usize, rank: usize) -> Vec<f32> {
-    let stream = SampleStream::new(seed, PromptKey(role_idx), 0, Purpose::Token);
+    let stream = SampleStream::new(seed, PromptKey(1 + role_idx), 0, Purpose::Training);
     let std = 1.0 / (in_len as f64).sqrt();
     // Box and Muller's transform of two uniform draws.
     let normal = |idx: u64| {

@@ -15,6 +15,7 @@
 pub mod attention;
 pub mod batch;
 pub mod error;
+pub mod export;
 pub mod layer;
 pub mod linear;
 pub mod load;
@@ -22,11 +23,14 @@ pub mod lora;
 pub mod model;
 pub mod norm;
 pub mod positions;
+pub mod trained;
 pub mod weight;
 
 pub use batch::TokenBatch;
 pub use error::DecoderError;
+pub use export::{exported_path, write_model};
 pub use load::DecoderOptions;
 pub use lora::{Depth, LoraConfig, LoraTarget};
 pub use model::Decoder;
+pub use trained::TrainedWeights;
 pub use weight::Weight;

@@ -36,28 +36,8 @@ impl Pair {
         Decoder::load(self.config.clone(), self.weights.as_ref(), &options, &device).unwrap()
     }
 
-    /// Hidden states and logits of every position, by the engine.
     fn engine(&self, tokens: &[u32]) -> ForwardOutput {
-        let pool = Pool::new(1);
-        let plan = PrecisionPlan::f32();
-        let model = Model::load(self.config.clone(), Arc::clone(&self.weights), plan, &pool).unwrap();
-        let blocks: Vec<u32> = (0..tokens.len().div_ceil(BLOCK_LEN) as u32).collect();
-        let mut kv = KvCache::new(model.kv_layout(), blocks.len());
-        let rows: Vec<BatchRow<'_>> = tokens
-            .iter()
-            .enumerate()
-            .map(|(position, &token)| BatchRow {
-                input: RowInput::Token(TokenId(token)),
-                position: position as u32,
-                blocks: &blocks,
-            })
-            .collect();
-        let outputs: Vec<usize> = (0..tokens.len()).collect();
-        let (mut ws, mut out) = (Workspace::default(), ForwardOutput::default());
-        model
-            .forward(&pool, &mut kv, &rows, &outputs, &mut ws, &mut out)
-            .unwrap();
-        out
+        engine_output(&self.config, &self.weights, tokens)
     }
 
     /// Sequences of three lengths, whose ids are spread over the vocabulary.
@@ -72,17 +52,44 @@ impl Pair {
     }
 }
 
+/// Hidden states and logits of every position, by the engine's exact path.
+pub(crate) fn engine_output(
+    config: &ModelConfig,
+    weights: &Arc<dyn WeightSource>,
+    tokens: &[u32],
+) -> ForwardOutput {
+    let pool = Pool::new(1);
+    let model = Model::load(config.clone(), Arc::clone(weights), PrecisionPlan::f32(), &pool).unwrap();
+    let blocks: Vec<u32> = (0..tokens.len().div_ceil(BLOCK_LEN) as u32).collect();
+    let mut kv = KvCache::new(model.kv_layout(), blocks.len());
+    let rows: Vec<BatchRow<'_>> = tokens
+        .iter()
+        .enumerate()
+        .map(|(position, &token)| BatchRow {
+            input: RowInput::Token(TokenId(token)),
+            position: position as u32,
+            blocks: &blocks,
+        })
+        .collect();
+    let outputs: Vec<usize> = (0..tokens.len()).collect();
+    let (mut ws, mut out) = (Workspace::default(), ForwardOutput::default());
+    model
+        .forward(&pool, &mut kv, &rows, &outputs, &mut ws, &mut out)
+        .unwrap();
+    out
+}
+
 fn batch(sequences: &[Vec<u32>]) -> TokenBatch {
     let rows: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     TokenBatch::pad(&rows).unwrap()
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec::<f32>().unwrap()
 }
 
 /// Largest difference, in units of the expected values' root mean square.
-fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
+pub(crate) fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let rms = (expected.iter().map(|e| e * e).sum::<f32>() / expected.len() as f32).sqrt();
     got.iter()
