@@ -113,3 +113,62 @@ impl Steering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steering(weights: &[f64], floor: Option<Floor>) -> Steering {
+        let term = |&weight: &f64| SteeringTerm {
+            name: "length".to_owned(),
+            weight,
+            source: ValueSource::Asked,
+        };
+        Steering {
+            terms: weights.iter().map(term).collect(),
+            floor,
+        }
+    }
+
+    #[test]
+    fn values_are_mixed_by_weights_of_any_sign() {
+        assert_eq!(steering(&[2.0, -0.5], None).mixed(&[3.0, 4.0]), 4.0);
+        assert!(steering(&[1.0], None).asks_caller() && !Steering::single("length").asks_caller());
+    }
+
+    #[test]
+    fn mixes_that_cannot_be_followed_are_refused() {
+        let floor = |term, at_least| Some(Floor { term, at_least });
+        let check = |weights: &[f64], floor: Option<Floor>, expect: Option<&str>| {
+            let error = steering(weights, floor)
+                .validate()
+                .err()
+                .map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expect);
+        };
+        check(&[1.0, -2.0], floor(1, 0.5), None);
+        check(
+            &[f64::INFINITY],
+            None,
+            Some("weight of scorer length: expected a finite number, got inf"),
+        );
+        check(
+            &[1.0],
+            floor(1, 0.5),
+            Some("floor term: expected the place of one of 1 scorers, from 0, got 1"),
+        );
+        check(
+            &[1.0],
+            floor(0, f64::NAN),
+            Some("floor: expected a finite number, in the scorer's unit, got NaN"),
+        );
+    }
+
+    #[test]
+    fn steering_in_a_file_is_read_strictly_and_written_back() {
+        let text = r#"{"terms":[{"name":"a","weight":-0.5,"source":{"row":{"scorer":1}}},{"name":"b","weight":1.0,"source":"asked"}],"floor":{"term":1,"at_least":2.0}}"#;
+        let steering: Steering = serde_json::from_str(text).expect("it reads");
+        assert_eq!(serde_json::to_string(&steering).ok().as_deref(), Some(text));
+        assert!(serde_json::from_str::<Steering>(r#"{"terms":[],"flor":null}"#).is_err());
+    }
+}

@@ -11,6 +11,7 @@ use crate::testing::Scorers;
 mod drift;
 mod law;
 mod machine;
+mod settings;
 
 /// Blockwise control written down by what it means: every joint outcome of the blocks of a choice, with its probability.
 /// Shares no code with the machine; feasible for few small blocks.

@@ -54,15 +54,17 @@ fn specs_read_as_documented_and_print_shortest() {
     );
 }
 
+fn refused_with(text: &str, expect: &[&str]) {
+    let error = text.parse::<DecodeSpec>().expect_err(text).to_string();
+    assert!(
+        expect.iter().all(|part| error.contains(part)),
+        "{text}: {error:?} lacks some of {expect:?}"
+    );
+}
+
 #[test]
 fn refusals_say_what_would_be_right() {
-    let check = |text: &str, expect: &[&str]| {
-        let error = text.parse::<DecodeSpec>().expect_err(text).to_string();
-        assert!(
-            expect.iter().all(|part| error.contains(part)),
-            "{text}: {error:?} lacks some of {expect:?}"
-        );
-    };
+    let check = refused_with;
     check(
         "sampel",
         &[
@@ -109,6 +111,11 @@ fn refusals_say_what_would_be_right() {
         &["beam width: expected a whole number from 1 to 1024", "got 1025"],
     );
     check("beam:4,length_power=-1", &["length_power", "got -1"]);
+}
+
+#[test]
+fn refusals_of_steered_methods_say_what_would_be_right() {
+    let check = refused_with;
     check("cd_token:4", &["did you mean cd-token?"]);
     check(
         "cd-token",

@@ -124,3 +124,55 @@ proptest! {
         prop_assert_eq!(candidate.finish == FinishReason::StopString, whole.contains(stop));
     }
 }
+
+/// Bytes of a token's own number.
+struct ByteTokens;
+
+impl TokenBytes for ByteTokens {
+    fn bytes_of(&self, token: TokenId) -> &[u8] {
+        const BYTES: [[u8; 1]; 256] = {
+            let mut bytes = [[0]; 256];
+            let mut byte = 0;
+            while byte < 256 {
+                bytes[byte] = [byte as u8];
+                byte += 1;
+            }
+            bytes
+        };
+        BYTES.get(token.index()).map_or(&[], |byte| byte.as_slice())
+    }
+}
+
+#[test]
+fn a_prefix_has_whole_characters_until_it_has_ended() {
+    let rules = StopRules {
+        stop_tokens: vec![TokenId(0)],
+        stop_strings: vec!["END".to_owned()],
+        max_new_tokens: 40,
+    };
+    let check = |bytes: &[u8], expect: (&str, bool)| {
+        let mut response = Response::default();
+        for &byte in bytes {
+            let sampled = SampledToken {
+                token: TokenId(u32::from(byte)),
+                log_prob: 0.0,
+                reference_log_prob: 0.0,
+                kl_nats: 0.0,
+            };
+            response.push(&sampled, &rules, &ByteTokens);
+        }
+        let prefix = response.prefix();
+        assert_eq!((prefix.text.as_str(), prefix.is_finished), expect, "{bytes:?}");
+        assert_eq!(prefix.token_ids.len(), bytes.len());
+    };
+    check(b"", ("", false));
+    check("né".as_bytes(), ("né", false));
+    check(b"n\xc3", ("n", false));
+    check(b"n\xe2\x82", ("n", false));
+    // What can become no character is not waited for.
+    check(b"n\xff", ("n\u{fffd}", false));
+    check(b"\xffn\xc3", ("\u{fffd}n", false));
+    check(b"so END", ("so ", true));
+    // A response that ended amidst a character has the text of its candidate; the end token adds nothing.
+    check(b"n\xc3\x00", ("n\u{fffd}", true));
+}

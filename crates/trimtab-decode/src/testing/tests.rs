@@ -9,6 +9,8 @@ struct Scripted {
     step: usize,
     is_taken: bool,
     outcome: Outcome,
+    /// What is committed at each step.
+    committed: Vec<Vec<TokenId>>,
 }
 
 impl Decoder for Scripted {
@@ -40,6 +42,10 @@ impl Decoder for Scripted {
         matches!(self.next_need(), Need::Done).then_some(&self.outcome)
     }
 
+    fn committed(&self) -> &[TokenId] {
+        self.committed.get(self.step).map_or(&[], Vec::as_slice)
+    }
+
     fn max_live_branches(&self) -> usize {
         2
     }
@@ -50,6 +56,10 @@ impl Decoder for Scripted {
 }
 
 fn is_refused(script: &[&[Action]]) -> bool {
+    is_refused_with(script, &[])
+}
+
+fn is_refused_with(script: &[&[Action]], committed: &[&[TokenId]]) -> bool {
     let candidates = crate::laws::run("sample", 0).candidates;
     let outcome = Outcome::unsteered(candidates, 0, 0);
     let script = script.iter().map(|actions| actions.to_vec()).collect();
@@ -58,6 +68,7 @@ fn is_refused(script: &[&[Action]]) -> bool {
         step: 0,
         is_taken: false,
         outcome,
+        committed: committed.iter().map(|tokens| tokens.to_vec()).collect(),
     };
     catch_unwind(AssertUnwindSafe(|| {
         drive(&mut decoder, &mut |_| vec![0.0], &mut |_| 0.0)
@@ -100,4 +111,27 @@ fn breaches_of_the_protocol_are_caught() {
         true,
     );
     check(&[&[append(0), append(0), append(0)], &[prune(0)]], true);
+    // A row after the last token that was announced.
+    check(&[&[append(0)], &[prune(0)]], false);
+    check(&[&[append(0), append(0)], &[prune(0)]], true);
+}
+
+#[test]
+fn what_is_committed_stays_and_is_the_answer_s() {
+    let prune = Action::Prune {
+        branch: BranchId::ROOT,
+    };
+    let answer = crate::laws::run("sample", 0).candidates.remove(0).token_ids;
+    let other = [TokenId(7)];
+    let check = |committed: &[&[TokenId]], expect: bool| {
+        assert_eq!(
+            is_refused_with(&[&[], &[], &[prune]], committed),
+            expect,
+            "{committed:?}"
+        );
+    };
+    check(&[&[], &answer[..1], &answer], false);
+    check(&[&[], &answer[..1], &[]], true);
+    check(&[&[], &other, &answer], true);
+    check(&[&[], &[], &other], true);
 }
