@@ -14,6 +14,7 @@ mod drift;
 mod kept;
 mod settings;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use trimtab_base::rng::Purpose;
@@ -149,7 +150,7 @@ impl CdBlock {
     /// Forks the candidates of the next choice. The first child of a branch inherits it, further ones are its copies.
     fn begin_choice(&mut self) {
         self.num_choices += 1;
-        let mut inherited: Vec<BranchId> = Vec::new();
+        let mut inherited: HashSet<BranchId> = HashSet::new();
         let num_candidates = self.config.num_candidates;
         for place in self.kept.places() {
             let kept = self.kept.at(place);
@@ -160,11 +161,10 @@ impl CdBlock {
             };
             let num_children = num_candidates + self.config.audit;
             for child in 0..num_children {
-                let branch = if inherited.contains(&parent) {
-                    self.fork(parent)
-                } else {
-                    inherited.push(parent);
+                let branch = if inherited.insert(parent) {
                     parent
+                } else {
+                    self.fork(parent)
                 };
                 let is_audit = child >= num_candidates;
                 // Only a single branch has audit blocks, so their indices come after all candidates'.
@@ -338,6 +338,7 @@ impl CdBlock {
         }
     }
 
+    /// Commits what all kept branches share.
     fn commit(&mut self) {
         let new = self.kept.shared_tokens()[self.committed.len()..].to_vec();
         self.commit_tokens(&new);

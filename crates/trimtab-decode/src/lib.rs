@@ -8,6 +8,9 @@
 //! may run many in parallel and faster, and is tested against it. Randomness reaches a row as one coin per token from
 //! a stream named by seed, prompt, candidate and step, so a candidate does not depend on how many others are drawn.
 //!
+//! Steered methods compare and tilt by values of prefix scorers ([`Steering`]): those of heads on the model's own states
+//! come with the row, any other source is asked like a reward ([`Need::Values`]), so a machine does not know which it is.
+//!
 //! Users name a method in one line of text ([`DecodeSpec`]); each method is one file. The alternative, a decoder that
 //! is handed the model and loops, was left because it fixes the batch, the order and the thread inside the algorithm.
 //!

@@ -1,9 +1,13 @@
 //! What the machine does besides its law: coins, branches, sources of values, traces, rewards.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::laws::{count_a, inputs, run, run_with, steering};
 use crate::need::{Candidate, Prefix};
 use crate::spec::DecodeSpec;
+use crate::steering::{Floor, Steering};
+use crate::stop::StopRules;
 use crate::testing::drive_steered;
 
 /// The answer's tokens.
@@ -99,25 +103,13 @@ fn values_that_are_asked_steer_as_those_of_rows() {
                 ..inputs(prompt)
             };
             let model = TableLm::tiny();
-            let outcome = run_steered(&model, spec, mixed, &mut SecondAsked(ExactScorers::new(&model)));
+            let mut scorers = AskedOnly {
+                scorers: ExactScorers::new(&model),
+                is_row: vec![true, false],
+            };
+            let outcome = run_steered(&model, spec, mixed, &mut scorers);
             assert_eq!(outcome.as_ref(), Ok(&by_row));
         }
-    }
-}
-
-struct SecondAsked<'a>(ExactScorers<'a>);
-
-impl Scorers for SecondAsked<'_> {
-    fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32> {
-        vec![self.0.state_values(tokens)[0]]
-    }
-
-    fn action_values(&mut self, _tokens: &[TokenId]) -> Vec<Vec<f32>> {
-        Vec::new()
-    }
-
-    fn asked_values(&mut self, prefix: &Prefix) -> Vec<f64> {
-        vec![self.0.asked_values(prefix)[1]]
     }
 }
 
@@ -326,5 +318,94 @@ fn rewards_are_asked_for_only_where_told_and_change_no_choice() {
             assert_eq!((&scored.token_ids, unscored.reward), (&unscored.token_ids, None));
             assert_eq!(scored.reward, Some(-count_a(&scored.token_ids)));
         }
+    }
+}
+
+prop_compose! {
+    /// Settings that do not exclude each other, with a floor or none.
+    fn any_settings()(
+        (num_candidates, beams, audit) in (1_usize..4, prop_oneof![Just(1), 1_usize..4], 0_usize..3),
+        block_len in prop::option::of(1_usize..5),
+        temperature in prop::option::of(0.1_f64..3.0),
+        block_end in prop_oneof![Just(BlockEnd::Tokens), Just(BlockEnd::Newline), Just(BlockEnd::Sentence)],
+        target in prop::option::of(0.0_f64..2.0),
+        token_budget in prop::option::of(1_u64..40),
+        floor in prop::option::of(0.0_f64..2.0),
+    ) -> (CdBlockConfig, Option<Floor>) {
+        let choice = temperature.map_or(BlockChoice::Best, |temperature| BlockChoice::Proportional { temperature });
+        let floor = floor.filter(|_| choice == BlockChoice::Best).map(|at_least| Floor { term: 0, at_least });
+        let audit = if beams == 1 && choice == BlockChoice::Best && floor.is_none() { audit } else { 0 };
+        let sampling = Sampling::REFERENCE;
+        let config = CdBlockConfig {
+            num_candidates, block_len, beams, choice, block_end, target, token_budget, audit, sampling,
+        };
+        (config, floor)
+    }
+}
+
+proptest! {
+    /// The driver asserts the protocol; here is what must hold of every outcome.
+    #[test]
+    fn any_settings_keep_the_protocol_and_their_promises(
+        (config, floor) in any_settings(),
+        (max_new_tokens, has_stop_string) in (1_usize..6, any::<bool>()),
+        sources in prop::collection::vec(any::<bool>(), 2),
+        prompt in 0_u64..1000,
+    ) {
+        let source = |scorer: usize| {
+            if sources[scorer] { ValueSource::Row { scorer } } else { ValueSource::Asked }
+        };
+        let stop_strings = if has_stop_string { vec!["ab".to_owned()] } else { Vec::new() };
+        let inputs = DecoderInputs {
+            stop: StopRules { stop_strings, max_new_tokens, ..inputs(0).stop },
+            steering: Arc::new(Steering { floor, ..steering(&[1.0, -0.3], source) }),
+            trace: true,
+            ..inputs(prompt)
+        };
+        let model = TableLm::tiny();
+        let mut decoder = CdBlock::try_new(config, Scoring::WhenChoosing, inputs).expect("valid");
+        let outcome = drive_steered(
+            &mut decoder,
+            &mut |prefix| model.logits(prefix),
+            &mut |_| 0.0,
+            &mut AskedOnly { scorers: ExactScorers::new(&model), is_row: sources },
+        ).expect("it runs");
+        let block_kl = outcome.block_kl.expect("always there");
+        prop_assert!(outcome.candidates.len() <= config.beams);
+        prop_assert!(outcome.candidates.iter().all(|candidate| candidate.token_ids.len() <= max_new_tokens));
+        if let Some(budget) = config.token_budget {
+            prop_assert!(outcome.tokens_generated <= budget.max(max_new_tokens as u64));
+        }
+        prop_assert!(outcome.tokens_to_first_commit <= Some(outcome.tokens_generated));
+        prop_assert!(block_kl.num_choices as usize <= outcome.trace.len());
+        prop_assert!(block_kl.bound_nats >= block_kl.estimate_nats.unwrap_or(0.0) - 1e-12);
+        prop_assert_eq!(outcome.values.is_empty(), block_kl.num_choices == 0);
+        for step in &outcome.trace {
+            let TraceStep::Block { candidates, .. } = step else { panic!("blocks only") };
+            prop_assert!(candidates.len() <= config.num_candidates * config.beams);
+            prop_assert!(candidates.iter().filter(|block| block.is_kept).count() <= config.beams);
+        }
+    }
+}
+
+/// Exact values; the caller is asked for those alone that do not come with the row.
+struct AskedOnly<'a> {
+    scorers: ExactScorers<'a>,
+    is_row: Vec<bool>,
+}
+
+impl Scorers for AskedOnly<'_> {
+    fn state_values(&mut self, tokens: &[TokenId]) -> Vec<f32> {
+        self.scorers.state_values(tokens)
+    }
+
+    fn action_values(&mut self, _tokens: &[TokenId]) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    fn asked_values(&mut self, prefix: &Prefix) -> Vec<f64> {
+        let values = self.scorers.asked_values(prefix).into_iter();
+        let asked = values.zip(&self.is_row).filter(|(_, is_row)| !**is_row);
+        asked.map(|(value, _)| value).collect()
     }
 }
