@@ -1,7 +1,10 @@
 //! Settings of a scorer's training as a user writes them. Knows their ranges and defaults, not what they do.
 
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
 
+use crate::decoder::{Depth, LoraConfig};
 use crate::error::TrainError;
 
 /// How a prefix scorer is trained.
@@ -12,6 +15,10 @@ use crate::error::TrainError;
 pub struct ScorerTrainConfig {
     /// What is minimised.
     pub objective: ScorerObjective,
+    /// Which weights are trained. Default head.
+    pub depth: ScorerDepth,
+    /// Adapters; read where `depth` is lora.
+    pub lora: LoraConfig,
     /// Width `H` of the hidden layer of each head; 0 reads the state linearly. Default 512.
     pub trunk_len: usize,
     /// Whether action values are trained beside state values; needs token features. Default true.
@@ -34,6 +41,8 @@ impl Default for ScorerTrainConfig {
     fn default() -> Self {
         Self {
             objective: ScorerObjective::default(),
+            depth: ScorerDepth::default(),
+            lora: LoraConfig::default(),
             trunk_len: 512,
             action_head: true,
             epochs: 10,
@@ -55,6 +64,19 @@ pub enum Select {
     Best,
     /// Those after the last step.
     Last,
+}
+
+/// How deep a scorer's training goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScorerDepth {
+    /// Heads on cached states of the generator: fast, and nothing is computed twice when decoding.
+    #[default]
+    Head,
+    /// Heads and low-rank adapters: a model of its own.
+    Lora,
+    /// Heads and every weight: a model of its own.
+    Full,
 }
 
 /// Which loss trains the scorer, with its own settings.
@@ -96,6 +118,51 @@ impl ScorerObjective {
             Self::CdFudge {} => "cd-fudge",
             Self::CdQ { .. } => "cd-q",
         }
+    }
+}
+
+/// How a classifier on final states is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassifierTrainConfig {
+    /// Width of the hidden layer; 0 reads the state linearly. Default 64: labels are fewer than prefixes.
+    pub trunk_len: usize,
+    /// Passes over the training part, at least 1. Default 20.
+    pub epochs: u64,
+    /// Everything about steps. Default batches of 256 and the other defaults of [`OptimConfig`].
+    pub optim: OptimConfig,
+    /// Which weights are kept. Default best, by held-out loss.
+    pub select: Select,
+    /// Share of prompts held out for evaluation, in `(0, 0.5]`. Default 0.1.
+    pub eval_fraction: f64,
+    /// Seed of weights, order and split. Default 0.
+    pub seed: u64,
+}
+
+impl Default for ClassifierTrainConfig {
+    fn default() -> Self {
+        Self {
+            trunk_len: 64,
+            epochs: 20,
+            optim: OptimConfig {
+                batch_len: 256,
+                ..OptimConfig::default()
+            },
+            select: Select::Best,
+            eval_fraction: 0.1,
+            seed: 0,
+        }
+    }
+}
+
+impl ClassifierTrainConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used, with its value.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        check_run(self.epochs, self.eval_fraction, self.trunk_len)?;
+        self.optim.validate()
     }
 }
 
@@ -170,25 +237,43 @@ impl ScorerTrainConfig {
     /// # Errors
     /// The first setting that cannot be used, with its value.
     pub fn validate(&self) -> Result<(), TrainError> {
-        check(self.epochs >= 1, "epochs", self.epochs, "at least 1")?;
-        check(
-            self.eval_fraction > 0.0 && self.eval_fraction <= 0.5,
-            "eval_fraction",
-            self.eval_fraction,
-            "a share in (0, 0.5]",
-        )?;
-        check(
-            self.trunk_len <= 1 << 16,
-            "trunk_len",
-            self.trunk_len,
-            "at most 65536",
-        )?;
+        check_run(self.epochs, self.eval_fraction, self.trunk_len)?;
         self.objective.validate()?;
+        self.decoder_depth()?;
         self.optim.validate()
+    }
+
+    /// Which weights of the decoder under the heads are trained.
+    ///
+    /// # Errors
+    /// Adapters that cannot be; a target network over a decoder that moves.
+    pub fn decoder_depth(&self) -> Result<Depth, TrainError> {
+        // A copy of the heads alone would read states that have moved on; a copy of the decoder would double the cost.
+        let fits = self.depth == ScorerDepth::Head || !self.objective.has_target_network();
+        let none = "none where depth is lora or full";
+        check(fits, "objective.target_network", "a target network", none)?;
+        match self.depth {
+            ScorerDepth::Head => Ok(Depth::Frozen),
+            ScorerDepth::Lora => {
+                self.lora.validate()?;
+                Ok(Depth::Lora(self.lora.clone()))
+            }
+            ScorerDepth::Full => Ok(Depth::Full),
+        }
     }
 }
 
 impl ScorerObjective {
+    fn has_target_network(&self) -> bool {
+        matches!(
+            self,
+            Self::CdQ {
+                target_network: Some(_),
+                ..
+            }
+        )
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         let Self::CdQ {
             lambda,
@@ -278,10 +363,18 @@ impl OptimConfig {
     }
 }
 
-pub(crate) fn check(
+/// What every run has.
+fn check_run(epochs: u64, eval_fraction: f64, trunk_len: usize) -> Result<(), TrainError> {
+    check(epochs >= 1, "epochs", epochs, "at least 1")?;
+    let is_share = eval_fraction > 0.0 && eval_fraction <= 0.5;
+    check(is_share, "eval_fraction", eval_fraction, "a share in (0, 0.5]")?;
+    check(trunk_len <= 1 << 16, "trunk_len", trunk_len, "at most 65536")
+}
+
+fn check(
     ok: bool,
     field: &'static str,
-    got: impl ToString,
+    got: impl Display + Copy,
     expected: &'static str,
 ) -> Result<(), TrainError> {
     if ok {

@@ -63,6 +63,9 @@ pub enum TrainError {
         /// What is missing and what to do.
         problem: String,
     },
+    /// A decoder could not be loaded, run or written.
+    #[error(transparent)]
+    Decoder(#[from] crate::decoder::DecoderError),
     /// The loss or the gradient stopped being a number.
     #[error(
         "{what} is not finite at step {step} (batch {batch}); the last good checkpoint is {checkpoint}: \

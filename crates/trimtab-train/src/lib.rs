@@ -1,6 +1,7 @@
 //! Training: one loop, objectives as values.
 
 pub mod batches;
+pub mod classifier;
 pub mod config;
 pub mod decoder;
 mod error;
@@ -16,7 +17,11 @@ mod scorer;
 pub mod tensorboard;
 pub mod trainer;
 
-pub use config::{OptimConfig, Schedule, ScorerObjective, ScorerTrainConfig, Select, TargetNetwork};
+pub use classifier::{LabelledStates, PairedStates, train_classifier};
+pub use config::{
+    ClassifierTrainConfig, OptimConfig, Schedule, ScorerDepth, ScorerObjective, ScorerTrainConfig, Select,
+    TargetNetwork,
+};
 pub use error::TrainError;
 pub use events::{Metrics, TrainEvent};
 pub use prefix_set::{PrefixSet, PrefixSetHeader, PrefixSetWriter, ResponseFeatures};

@@ -98,7 +98,9 @@ impl Split {
                     eval.push(response);
                 } else {
                     train.push(response);
-                    moments.add(&shard, idx);
+                    for row in shard.hidden(idx).chunks_exact(set.header().hidden_len) {
+                        moments.add(row.iter().map(|value| value.to_f64()));
+                    }
                 }
             }
         }
@@ -122,14 +124,14 @@ impl Split {
 }
 
 /// Sums for mean and standard deviation, in f64 because a set has millions of rows.
-struct Moments {
+pub(crate) struct Moments {
     count: f64,
     sum: Vec<f64>,
     sum_of_squares: Vec<f64>,
 }
 
 impl Moments {
-    fn new(hidden_len: usize) -> Self {
+    pub(crate) fn new(hidden_len: usize) -> Self {
         Self {
             count: 0.0,
             sum: vec![0.0; hidden_len],
@@ -137,19 +139,17 @@ impl Moments {
         }
     }
 
-    fn add(&mut self, shard: &Shard, idx: usize) {
-        for row in shard.hidden(idx).chunks_exact(self.sum.len()) {
-            self.count += 1.0;
-            let sums = self.sum.iter_mut().zip(&mut self.sum_of_squares);
-            for (value, (sum, sum_of_squares)) in row.iter().zip(sums) {
-                let value = value.to_f64();
-                *sum += value;
-                *sum_of_squares += value * value;
-            }
+    /// Takes in one state. `[hidden_len]`
+    pub(crate) fn add(&mut self, state: impl Iterator<Item = f64>) {
+        self.count += 1.0;
+        let sums = self.sum.iter_mut().zip(&mut self.sum_of_squares);
+        for (value, (sum, sum_of_squares)) in state.zip(sums) {
+            *sum += value;
+            *sum_of_squares += value * value;
         }
     }
 
-    fn finish(self) -> Standardisation {
+    pub(crate) fn finish(self) -> Standardisation {
         let mean: Vec<f64> = self.sum.iter().map(|sum| sum / self.count).collect();
         let std = mean
             .iter()

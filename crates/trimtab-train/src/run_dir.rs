@@ -4,7 +4,7 @@
 //! that the files of a killed run end as those of an uninterrupted one.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -169,27 +169,20 @@ impl RunFolder {
     /// # Errors
     /// The file system's.
     pub fn rewind_to(&mut self, step: u64) -> Result<(), TrainError> {
-        let path = self.path.join(METRICS_NAME);
-        let text = if path.exists() {
-            fs::read_to_string(&path).map_err(|error| TrainError::io("read", &path, error))?
-        } else {
-            String::new()
-        };
-        // A line that a kill has torn is of a step after the checkpoint, which flushed the lines before it.
-        let kept = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<MetricsLine>(line).ok());
-        let (mut lines, mut events) = (String::new(), tensorboard::version_record());
-        for line in kept.filter(|line| line.step <= step) {
-            lines.push_str(&line.to_json());
-            events.extend(line.events());
-        }
-        let events_path = self.path.join(EVENTS_NAME);
-        write_atomic(&path, lines.as_bytes())?;
-        write_atomic(&events_path, &events)?;
+        let metrics = self.path.join(METRICS_NAME);
+        let events = self.path.join(EVENTS_NAME);
+        // Lines are kept as they are: numbers read and printed again need not be the same digits. A line that a kill has
+        // torn is of a step after the checkpoint, which flushed the lines before it.
+        let is_kept =
+            |line: &&str| serde_json::from_str::<MetricsLine>(line).is_ok_and(|line| line.step <= step);
+        let text = String::from_utf8_lossy(&read_or_empty(&metrics)?).into_owned();
+        let kept: String = text.split_inclusive('\n').filter(is_kept).collect();
+        write_atomic(&metrics, kept.as_bytes())?;
+        let records = tensorboard::records_until(&read_or_empty(&events)?, step);
+        write_atomic(&events, &records)?;
         self.logs = Some(Logs {
-            metrics: append(&path)?,
-            events: append(&events_path)?,
+            metrics: append(&metrics)?,
+            events: append(&events)?,
         });
         Ok(())
     }
@@ -241,6 +234,14 @@ impl MetricsLine {
 
 fn write_result(write: impl FnOnce() -> std::io::Result<()>, folder: &Path) -> Result<(), TrainError> {
     write().map_err(|error| TrainError::io("write", &folder.join(METRICS_NAME), error))
+}
+
+fn read_or_empty(path: &Path) -> Result<Vec<u8>, TrainError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(TrainError::io("read", path, error)),
+    }
 }
 
 fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {

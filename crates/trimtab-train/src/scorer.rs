@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use trimtab_base::Seed;
 use trimtab_scorer::{ScorerWeights, TokenFeatures};
 
-use crate::config::{ScorerObjective, ScorerTrainConfig, Select};
+use crate::config::{ScorerDepth, ScorerObjective, ScorerTrainConfig, Select};
 use crate::error::TrainError;
 use crate::events::{Metrics, TrainEvent};
 use crate::heads::{HeadLens, Heads, value_at};
@@ -44,6 +44,13 @@ pub fn train_scorer(
     on_event: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
 ) -> Result<TrainedScorer, TrainError> {
     config.validate()?;
+    if config.depth != ScorerDepth::Head {
+        return Err(TrainError::BadSetting {
+            field: "depth",
+            got: format!("{:?}", config.depth).to_lowercase(),
+            expected: "head: cached states have no weights under them",
+        });
+    }
     let features = used_features(config, set, features)?;
     let seed = Seed(config.seed);
     let kind = config.objective.name();
@@ -63,7 +70,7 @@ pub fn train_scorer(
         scale: split.scale,
         device: device.clone(),
     };
-    let mut objective = objective(&config.objective, &heads);
+    let mut objective = head_objective(&config.objective, &heads);
     let mut source = PrefixSource::new(reader(), split.train.clone(), config.optim.batch_len, seed);
     let mut judge = PrefixJudge {
         reader: reader(),
@@ -97,7 +104,10 @@ pub fn train_scorer(
     })
 }
 
-fn objective(objective: &ScorerObjective, heads: &Heads) -> Box<dyn Objective<Heads, Batch = PrefixBatch>> {
+pub(crate) fn head_objective(
+    objective: &ScorerObjective,
+    heads: &Heads,
+) -> Box<dyn Objective<Heads, Batch = PrefixBatch>> {
     match objective {
         ScorerObjective::CdFudge {} => Box::new(CdFudge),
         ScorerObjective::CdQ {

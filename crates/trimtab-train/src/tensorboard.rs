@@ -1,11 +1,36 @@
-//! Scalars as `TensorBoard` reads them: event records in the TFRecord framing. Knows no metric and no clock.
+//! Scalars as `TensorBoard` reads them: event records in the `TFRecord` framing. Knows no metric and no clock.
 //!
 //! About a hundred lines instead of a crate: those that exist bring a protobuf compiler or image codecs, for three
 //! fields of one message. The wall time of an event is its step, because a result must not depend on a clock;
 //! `TensorBoard` then shows steps on both axes.
 
+/// The whole records of a file of ours up to `step`; the version record alone for an empty file. A torn record and
+/// what follows it are left out.
+pub fn records_until(mut bytes: &[u8], step: u64) -> Vec<u8> {
+    const OVERHEAD: usize = 16;
+    let mut kept = version_record();
+    while let Some(len) = bytes.first_chunk().map(|raw| u64::from_le_bytes(*raw) as usize) {
+        let Some((record, rest)) = len
+            .checked_add(OVERHEAD)
+            .and_then(|len| bytes.split_at_checked(len))
+        else {
+            break;
+        };
+        // Length and its checksum are 12 bytes, the event's first key is one; then comes the wall time, our step.
+        let wall_time = record
+            .get(13..)
+            .and_then(<[u8]>::first_chunk)
+            .map(|raw| f64::from_le_bytes(*raw));
+        if wall_time.is_some_and(|wall_time| (1.0..=step as f64).contains(&wall_time)) {
+            kept.extend(record);
+        }
+        bytes = rest;
+    }
+    kept
+}
+
 /// The record every event file begins with.
-pub fn version_record() -> Vec<u8> {
+fn version_record() -> Vec<u8> {
     let mut event = Vec::new();
     put_double(&mut event, 1, 0.0);
     put_bytes(&mut event, 3, b"brain.Event:2");
@@ -56,7 +81,7 @@ fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     out.extend(bytes);
 }
 
-/// TFRecord framing: length, its checksum, the data, its checksum.
+/// `TFRecord` framing: length, its checksum, the data, its checksum.
 fn frame(data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u64).to_le_bytes();
     let mut record = len.to_vec();
@@ -66,7 +91,7 @@ fn frame(data: &[u8]) -> Vec<u8> {
     record
 }
 
-/// CRC-32C, rotated and shifted as TFRecord asks for, so that a checksum of data with checksums in it stays useful.
+/// CRC-32C, rotated and shifted as `TFRecord` asks for, so that a checksum of data with checksums in it stays useful.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -83,7 +108,7 @@ mod tests {
             let stored = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
             let expected = |part: &[u8]| {
                 let crc = crc32c::crc32c(part);
-                ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+                crc.rotate_left(17).wrapping_add(0xa282_ead8)
             };
             assert_eq!(stored(8), expected(&bytes[..8]));
             let event = &bytes[12..12 + len];
@@ -114,6 +139,17 @@ mod tests {
             (100, "train/loss".to_owned(), -3.5),
         ];
         assert_eq!(parse(&file), expected);
+    }
+
+    #[test]
+    fn records_after_a_step_are_forgotten() {
+        let kept = [version_record(), scalar_record(7, "loss", 1.0)].concat();
+        let mut file = kept.clone();
+        file.extend(scalar_record(8, "loss", 2.0));
+        file.extend(&scalar_record(8, "torn", 2.0)[..20]);
+        assert_eq!(records_until(&file, 7), kept);
+        assert_eq!(records_until(&[], 7), version_record());
+        assert_eq!(parse(&records_until(&file, 8)).len(), 2);
     }
 
     #[test]

@@ -108,37 +108,37 @@ impl Shard {
                 "hidden",
                 Dtype::F16,
                 vec![prefixes, header.hidden_len],
-                le_bytes(&self.hidden, |value| value.to_le_bytes()),
+                le_bytes(&self.hidden, f16::to_le_bytes),
             ),
             (
                 "expected_features",
                 Dtype::F32,
                 vec![prefixes, header.feature_len],
-                le_bytes(&self.expected_features, |value| value.to_le_bytes()),
+                le_bytes(&self.expected_features, f32::to_le_bytes),
             ),
             (
                 "token_ids",
                 Dtype::U32,
                 vec![self.token_ids.len()],
-                le_bytes(&self.token_ids, |value| value.to_le_bytes()),
+                le_bytes(&self.token_ids, u32::to_le_bytes),
             ),
             (
                 "response_starts",
                 Dtype::U64,
                 vec![self.starts.len()],
-                le_bytes(&self.starts, |value| value.to_le_bytes()),
+                le_bytes(&self.starts, u64::to_le_bytes),
             ),
             (
                 "rewards",
                 Dtype::F64,
                 vec![self.rewards.len()],
-                le_bytes(&self.rewards, |value| value.to_le_bytes()),
+                le_bytes(&self.rewards, f64::to_le_bytes),
             ),
             (
                 "prompt_keys",
                 Dtype::U64,
                 vec![self.keys.len()],
-                le_bytes(&self.keys, |value| value.to_le_bytes()),
+                le_bytes(&self.keys, u64::to_le_bytes),
             ),
         ];
         let views = tensors.iter().map(|(name, dtype, shape, bytes)| {

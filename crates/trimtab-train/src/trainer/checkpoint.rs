@@ -59,7 +59,24 @@ pub struct Checkpoint {
 struct Meta {
     step: u64,
     best_step: Option<u64>,
-    metrics: Metrics,
+    /// As text: a number read from JSON need not be the one that was written, to the last bit.
+    metrics: BTreeMap<String, String>,
+}
+
+impl Meta {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let text = |(name, value): (&String, &f64)| (name.clone(), value.to_string());
+        Self {
+            step: checkpoint.step,
+            best_step: checkpoint.best_step,
+            metrics: checkpoint.metrics.iter().map(text).collect(),
+        }
+    }
+
+    fn metrics(&self) -> Option<Metrics> {
+        let number = |(name, text): (&String, &String)| Some((name.clone(), text.parse().ok()?));
+        self.metrics.iter().map(number).collect()
+    }
 }
 
 impl Checkpoint {
@@ -79,12 +96,7 @@ impl Checkpoint {
     /// # Errors
     /// The file system's.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
-        let meta = Meta {
-            step: self.step,
-            best_step: self.best_step,
-            metrics: self.metrics.clone(),
-        };
-        let meta = serde_json::to_string(&meta).expect("counters and finite numbers have a JSON form");
+        let meta = serde_json::to_string(&Meta::of(self)).expect("counters and texts have a JSON form");
         let groups = self.groups();
         let named = groups.iter().flat_map(|(prefix, tensors)| {
             tensors
@@ -125,7 +137,9 @@ impl Checkpoint {
         let mut checkpoint = Self {
             step: meta.step,
             best_step: meta.best_step,
-            metrics: meta.metrics,
+            metrics: meta
+                .metrics()
+                .ok_or_else(|| bad("a metric is not a number".to_owned()))?,
             ..Self::default()
         };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
