@@ -10,7 +10,8 @@
 //! is a `WeightSource` again ([`TrainedWeights`]), which the engine can run at once and which can be written beside
 //! the base's configuration and tokenizer.
 //!
-//! Nothing here knows an objective, a loop, a reward or a text.
+//! [`train_value_model`] puts heads on such a decoder and trains both by the one loop with the objectives of heads. The
+//! decoder itself knows no objective, no loop, no reward and no text.
 
 pub mod attention;
 pub mod batch;
@@ -24,6 +25,9 @@ pub mod model;
 pub mod norm;
 pub mod positions;
 pub mod trained;
+pub mod value_data;
+pub mod value_model;
+mod value_run;
 pub mod weight;
 
 pub use batch::TokenBatch;
@@ -33,4 +37,7 @@ pub use load::DecoderOptions;
 pub use lora::{Depth, LoraConfig, LoraTarget};
 pub use model::Decoder;
 pub use trained::TrainedWeights;
+pub use value_data::TokenResponse;
+pub use value_model::ValueModel;
+pub use value_run::{TrainedValueModel, ValueBase, train_value_model};
 pub use weight::Weight;
