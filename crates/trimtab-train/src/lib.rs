@@ -1,4 +1,33 @@
-//! Training: one loop, objectives as values.
+//! Training: gradients, and what is made with them. Only this crate names a tensor library.
+//!
+//! The key decision is that there is one loop ([`trainer::train`]) and that an objective is a value passed to it, as are
+//! the data and the evaluation:
+//!
+//! ```text
+//! BatchSource::batch(epoch, idx) -> batch        what to learn from, by name
+//! Objective::loss(module, batch) -> sum, items   what to minimise
+//! Judge::evaluate(module)        -> metrics      numbers on held-out prompts, one of which chooses the weights
+//! ```
+//!
+//! So accumulation, clipping, schedules, checkpoints, resuming and logs exist once, and an objective is one file of
+//! arithmetic that is tested by finite differences without files. The alternative, a trainer for each method that grows
+//! its own copy of all that, is how such libraries come to have objectives that differ in ways nobody chose.
+//!
+//! A run is a function of configuration, data and seed. Batches are named by epoch and index, weights are drawn from
+//! keyed streams, the optimiser's state is stored by path: a run that was killed goes on from its checkpoint and ends in
+//! the same bytes, metrics included. Times are the caller's: the loop tells of steps ([`TrainEvent`]) and reads no clock.
+//!
+//! What can be trained:
+//!
+//! - prefix scorers on cached states ([`train_scorer`]): [CD-FUDGE](objectives::cd_fudge) and [CD-Q](objectives::cd_q), from a
+//!   [`PrefixSet`] that holds each prefix's hidden state and the reference's expected token features. Because token features
+//!   are fixed, CD-Q's expectation over the vocabulary is one product with those, exact and cached;
+//! - classifiers on final states ([`train_classifier`]), which are scorers too;
+//! - whole decoders with a value head ([`decoder`]), by adapters or in full.
+//!
+//! How far CD-Q sees: the paper's target hands the reward back by one token per fit, so a reward at the end of a response of
+//! `T` tokens needs on the order of `T` fits to reach its beginning. `examples/horizon.rs` measures that on a made-up
+//! model whose values are known; lambda-returns ([`ScorerObjective::CdQ`]) shorten it to about `1 / (1 - lambda)`.
 
 pub mod batches;
 pub mod classifier;

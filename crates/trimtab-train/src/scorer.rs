@@ -52,6 +52,7 @@ pub fn train_scorer(
         });
     }
     let features = used_features(config, set, features)?;
+    set.limit_memory(config.max_memory_bytes);
     let seed = Seed(config.seed);
     let kind = config.objective.name();
     let mut folder = run_dir.open(kind, config, &set.content_sha256(), config.seed)?;

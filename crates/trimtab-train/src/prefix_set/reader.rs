@@ -1,6 +1,6 @@
 //! Reading a prefix set: shards by number, checked against the manifest, a bounded amount of them in memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct PrefixSet {
     manifest: Manifest,
     /// Decoded shards, the one used last at the back.
     held: RefCell<VecDeque<(usize, Arc<Shard>)>>,
-    max_memory_bytes: u64,
+    max_memory_bytes: Cell<u64>,
 }
 
 impl PrefixSet {
@@ -44,15 +44,13 @@ impl PrefixSet {
             dir: dir.to_path_buf(),
             manifest,
             held: RefCell::default(),
-            max_memory_bytes: u64::MAX,
+            max_memory_bytes: Cell::new(u64::MAX),
         })
     }
 
-    /// Keeps at most this much of decoded shards in memory (but always the one in use).
-    #[must_use]
-    pub fn with_max_memory_bytes(mut self, max_memory_bytes: u64) -> Self {
-        self.max_memory_bytes = max_memory_bytes;
-        self
+    /// Keeps at most this much of decoded shards in memory (but always the one in use), from the next load on.
+    pub fn limit_memory(&self, max_memory_bytes: u64) {
+        self.max_memory_bytes.set(max_memory_bytes);
     }
 
     /// What the set was made from.
@@ -95,7 +93,7 @@ impl PrefixSet {
         }
         let shard = Arc::new(self.load(idx)?);
         let mut total: u64 = held.iter().map(|(_, shard)| shard.num_bytes()).sum();
-        while total + shard.num_bytes() > self.max_memory_bytes
+        while total + shard.num_bytes() > self.max_memory_bytes()
             && let Some((_, oldest)) = held.pop_front()
         {
             total -= oldest.num_bytes();
@@ -109,9 +107,9 @@ impl PrefixSet {
         self.held.borrow().len()
     }
 
-    /// Memory bound set by [`Self::with_max_memory_bytes`].
+    /// Memory bound set by [`Self::limit_memory`].
     pub fn max_memory_bytes(&self) -> u64 {
-        self.max_memory_bytes
+        self.max_memory_bytes.get()
     }
 
     fn load(&self, idx: usize) -> Result<Shard, TrainError> {

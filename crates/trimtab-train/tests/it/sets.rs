@@ -91,12 +91,11 @@ fn memory_holds_no_more_than_it_may() {
     }
     let set = writer.finish().unwrap();
     let shard_bytes = set.shard(0).unwrap().num_bytes();
-    let set = PrefixSet::open(folder.path())
-        .unwrap()
-        .with_max_memory_bytes(2 * shard_bytes);
+    let set = PrefixSet::open(folder.path()).unwrap();
+    set.limit_memory(2 * shard_bytes);
     assert_eq!(read_all(&set).len(), 6);
     assert_eq!(set.num_held(), 2);
-    let set = set.with_max_memory_bytes(0);
+    set.limit_memory(0);
     set.shard(0).unwrap();
     assert_eq!(set.num_held(), 1, "the shard in use is always held");
 }
