@@ -12,5 +12,6 @@ mod exact;
 mod gradients;
 mod resume;
 mod sets;
+mod settings;
 mod table;
 mod value_model;
