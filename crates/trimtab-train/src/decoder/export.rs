@@ -2,7 +2,7 @@
 //!
 //! The format stays because the tokenizer stays: a GGUF file carries it inside, so its metadata are copied as they
 //! are; a hub folder and llama2.c's files have it beside them. Weights are written in f32. They come last and under a
-//! temporary name, so that a folder that opens is whole.
+//! temporary name, so that what opens is whole.
 
 mod gguf;
 mod llama2c;
@@ -31,7 +31,8 @@ const FOLDER_FILES: [&str; 8] = [
     "chat_template.json",
 ];
 
-/// Writes `weights` into `folder` as a model in the format of `base`, and returns the path that opens it.
+/// Writes `weights` into `folder` as a model in the format of `base`, and returns what opens it: the entry `model` (a hub
+/// folder), `model.gguf` or `model.bin` of `folder`.
 ///
 /// # Errors
 /// The file system's; a base that is not on disk.
@@ -40,18 +41,24 @@ pub fn write_model(
     weights: &dyn WeightSource,
     folder: &Path,
 ) -> Result<PathBuf, DecoderError> {
-    fs::create_dir_all(folder).map_err(|cause| at(folder, cause))?;
     let checkpoint = base.checkpoint();
-    let order = FileOrder::of(checkpoint.format(), base.config());
-    let writer = ModelWriter { base, weights, order };
+    let beside_base = parent_of(checkpoint.path());
+    let writer = ModelWriter {
+        base,
+        weights,
+        order: FileOrder::of(checkpoint.format(), base.config()),
+    };
+    let create = |folder: &Path| fs::create_dir_all(folder).map_err(|cause| at(folder, cause));
+    create(folder)?;
     match checkpoint.format() {
         Format::SafeTensors => {
-            let source = parent_of(checkpoint.path());
-            copy_present(source, folder, &FOLDER_FILES)?;
-            write_whole(&folder.join("model.safetensors"), |out| {
+            let path = folder.join("model");
+            create(&path)?;
+            copy_present(beside_base, &path, &FOLDER_FILES)?;
+            write_whole(&path.join("model.safetensors"), |out| {
                 safetensors::write(&writer, out)
             })?;
-            Ok(folder.to_owned())
+            Ok(path)
         }
         Format::Gguf => {
             let head = gguf::Head::read(checkpoint.path()).map_err(|cause| at(checkpoint.path(), cause))?;
@@ -62,21 +69,12 @@ pub fn write_model(
         Format::Llama2c => {
             let vocab_len = base.config().vocab_len;
             let names = ["tokenizer.bin".to_owned(), format!("tok{vocab_len}.bin")];
-            copy_present(parent_of(checkpoint.path()), folder, &names)?;
+            copy_present(beside_base, folder, &names)?;
             let path = folder.join("model.bin");
             write_whole(&path, |out| llama2c::write(&writer, checkpoint.path(), out))?;
             Ok(path)
         }
     }
-}
-
-/// The path that opens a model which [`write_model`] wrote into `folder`.
-pub fn exported_path(folder: &Path) -> PathBuf {
-    ["model.gguf", "model.bin"]
-        .map(|name| folder.join(name))
-        .into_iter()
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| folder.to_owned())
 }
 
 /// In which respects a file's numbers differ from the engine's.

@@ -32,7 +32,7 @@ pub mod weight;
 
 pub use batch::TokenBatch;
 pub use error::DecoderError;
-pub use export::{exported_path, write_model};
+pub use export::write_model;
 pub use load::DecoderOptions;
 pub use lora::{Depth, LoraConfig, LoraTarget};
 pub use model::Decoder;

@@ -43,6 +43,8 @@ pub struct ValueBase<'a> {
 pub struct TrainedValueModel {
     /// Heads and numbers, as those of a head on cached states.
     pub scorer: TrainedScorer,
+    /// Hash of the responses and the base.
+    pub data_sha256: String,
     /// The decoder; [`Decoder::trained_weights`] and [`write_model`](super::write_model) make it a model of its own.
     pub decoder: Decoder,
 }
@@ -116,6 +118,7 @@ pub fn train_value_model(
             best_step: outcome.step,
             num_train_items,
         },
+        data_sha256,
         decoder,
     })
 }
