@@ -9,6 +9,14 @@ use trimtab_model::PrecisionPlan;
 use trimtab_reward::{REWARDS, RewardSpec};
 use trimtab_store::SourcePolicy;
 
+mod rollout;
+mod steering;
+mod train;
+
+pub(crate) use rollout::RolloutArgs;
+pub(crate) use steering::SteeringArgs;
+pub(crate) use train::{TrainArgs, TrainCommand};
+
 const EXAMPLES: &str = "\
 Examples:
   trimtab quickstart                      the whole idea in three minutes: a table and out/quickstart/report.html
@@ -37,6 +45,13 @@ pub(crate) enum Command {
     Models(ModelsCommand),
     /// Answer a prompt.
     Generate(Box<GenerateArgs>),
+    /// Answer a prompt, and say why each block or token of the answer won.
+    Explain(Box<GenerateArgs>),
+    /// Sample responses to many prompts, or take them from a data set, and score them: what scorers are trained on.
+    Rollout(Box<RolloutArgs>),
+    /// Train scorers, and rewards on preferences.
+    #[command(subcommand)]
+    Train(TrainCommand),
     /// Run decoding methods over prompts and report reward and win rate against KL and tokens.
     Frontier(FrontierArgs),
     /// Measure speed, memory and precision on this machine.
@@ -231,6 +246,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) steering: SteeringArgs,
+    #[command(flatten)]
     pub(crate) run: RunArgs,
 }
 
@@ -391,6 +408,8 @@ fn generate_help() -> String {
          trimtab generate \"Why is the sky blue?\" --decode bon:16 --reward length\n  \
          trimtab generate \"What is 17 + 25?\" --decode majority:n=8,t=0.7\n  \
          trimtab generate \"Give me a JSON object with two cities.\" --decode bon:8 --reward 'json + length*-0.1' --json\n  \
+         trimtab generate \"Tell me a story.\" --decode cd-block:k=6,m=16 --scorer runs/length --scorer runs/kind*-0.3\n  \
+         trimtab explain \"Tell me a story.\" --decode cd-token:weight=4 --scorer runs/length -n 20\n  \
          echo \"Once upon a time\" | trimtab generate - --model stories15m --decode sample:t=0.8",
         methods_and_rewards()
     )

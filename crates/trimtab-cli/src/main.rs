@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod answer;
 mod args;
 mod commands;
 mod frontier;

@@ -14,6 +14,14 @@ pub(crate) fn line(text: &str) -> Result<()> {
         .context("cannot write to standard output")
 }
 
+/// Writes a part of a line to standard output.
+pub(crate) fn piece(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .context("cannot write to standard output")
+}
+
 /// Writes a value as indented JSON to standard output.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string_pretty(value).context("cannot serialise the result")?)

@@ -34,8 +34,11 @@ impl PromptStyle {
         self.encode_behind(tokenizer, (prompt, prompt_ids), response, is_finished)
     }
 
-    /// [`Self::encode_response`] behind a prompt whose ids are known.
-    pub(crate) fn encode_behind(
+    /// [`Self::encode_response`] behind a prompt whose ids are known, such as those of a dialogue.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot encode.
+    pub fn encode_behind(
         &self,
         tokenizer: &Tokenizer,
         (prompt, mut prompt_ids): (&str, Vec<TokenId>),

@@ -11,19 +11,39 @@ use super::{Source, indent};
 pub(crate) enum TrainCommand {
     /// Train a prefix scorer on rollouts: what `generate --scorer` steers by.
     Scorer(TrainScorerArgs),
+    /// Train a reward on preferences: a classifier on a model's states, which is used as `head:DIR`.
+    RewardHead(TrainRewardHeadArgs),
 }
 
 /// Arguments of `train scorer`.
 #[derive(Debug, Args)]
-#[command(after_help = help())]
+#[command(after_help = scorer_help())]
 pub(crate) struct TrainScorerArgs {
+    #[command(flatten)]
+    pub(crate) run: TrainArgs,
+}
+
+/// Arguments of `train reward-head`.
+#[derive(Debug, Args)]
+#[command(after_help = reward_head_help())]
+pub(crate) struct TrainRewardHeadArgs {
+    #[command(flatten)]
+    pub(crate) run: TrainArgs,
+}
+
+/// How anything is trained.
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
     /// The configuration, a TOML file.
     pub(crate) config: PathBuf,
-    /// Folder for the scorer and the traces of its training; the configuration's path without its extension if not
+    /// Folder for the result and the traces of its training; the configuration's path without its extension if not
     /// given. A run that was stopped goes on there.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Print JSON: the scorer's card and where it is.
+    /// Seed of everything random, in place of the configuration's; give each seed a folder of its own with --out.
+    #[arg(long, value_name = "N", requires = "out")]
+    pub(crate) seed: Option<u64>,
+    /// Print JSON: the card of the result and where it is.
     #[arg(long)]
     pub(crate) json: bool,
     /// Threads; all processors if not given.
@@ -34,11 +54,19 @@ pub(crate) struct TrainScorerArgs {
     pub(crate) source: Source,
 }
 
-fn help() -> String {
+fn scorer_help() -> String {
     format!(
         "A configuration (only `rollouts` and `reward` are required):\n\n{}\nExample:\n  trimtab rollout --prompts \
          prompts.jsonl --reward length --out rollouts\n  trimtab train scorer length.toml\n\nHidden states are read \
          once and kept in the store, under prefix-sets, for the next scorer on the same rollouts and reward.",
         indent(crate::train::EXAMPLE_CONFIG)
+    )
+}
+
+fn reward_head_help() -> String {
+    format!(
+        "A configuration (only `pairs` is required):\n\n{}\nExample:\n  trimtab train reward-head harmless.toml\n  \
+         trimtab generate \"Hello!\" --decode bon:16 --reward head:harmless",
+        indent(crate::train::REWARD_HEAD_EXAMPLE)
     )
 }

@@ -2,10 +2,13 @@
 
 mod bench;
 mod completions;
+mod explain;
 mod frontier;
 mod generate;
 mod models;
 mod quickstart;
+mod rollout;
+mod train;
 
 use anyhow::Result;
 
@@ -17,7 +20,10 @@ pub(crate) fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Models(command) => models::run(command),
-        Command::Generate(args) => generate::run(*args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Rollout(args) => rollout::run(&args),
+        Command::Train(command) => train::run(&command),
         Command::Frontier(args) => frontier::run(&args),
         Command::Bench(BenchCommand::Decode(args)) => bench::decode::run(&args),
         Command::Bench(BenchCommand::BestOfN(args)) => bench::best_of_n::run(&args),

@@ -79,7 +79,7 @@ pub(crate) enum Objective {
     Table(toml::Table),
 }
 
-fn default_model() -> String {
+pub(super) fn default_model() -> String {
     "smollm2-135m-instruct".to_owned()
 }
 
@@ -87,7 +87,7 @@ fn default_objective() -> Objective {
     Objective::Name(ScorerObjective::default().name().to_owned())
 }
 
-fn default_precision() -> String {
+pub(super) fn default_precision() -> String {
     "int8".to_owned()
 }
 
@@ -192,7 +192,10 @@ mod tests {
         check("reward = \"length\"", "rollouts");
         check("rollouts = \"r\"", "reward");
         check(&format!("{GOOD}objective = \"cd-x\""), "cd-fudge");
-        check(&format!("{GOOD}objective = {{ kind = \"cd-q\", steps = 2 }}"), "steps");
+        check(
+            &format!("{GOOD}objective = {{ kind = \"cd-q\", steps = 2 }}"),
+            "steps",
+        );
         check(&format!("{GOOD}precision = \"int7\""), "int7");
         check(&format!("{GOOD}features_len = 1"), "features_len is 1");
         check(&format!("{GOOD}limit = 0"), "limit is 0");

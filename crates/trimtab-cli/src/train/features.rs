@@ -69,10 +69,10 @@ impl Source<'_> {
         }
         let what = "reading states";
         let mut start = writer.num_durable();
-        let mut progress = ItemProgress::new(what, self.rows.num_rows, start);
+        let mut progress = ItemProgress::new(what, self.rows.len, start);
         let started = std::time::Instant::now();
         let mut num_prefixes = 0;
-        let mut rows = self.rows.iter(start)?;
+        let mut rows = self.rows.read_from(start)?;
         loop {
             let chunk: Vec<Rollout> = rows.by_ref().take(CHUNK_LEN).collect::<Result<_>>()?;
             if chunk.is_empty() {
@@ -128,7 +128,7 @@ impl Source<'_> {
 }
 
 /// Where the set of `header` lies.
-fn folder_of(header: &PrefixSetHeader) -> Result<PathBuf> {
+pub(super) fn folder_of(header: &PrefixSetHeader) -> Result<PathBuf> {
     let json = serde_json::to_vec(header).context("cannot serialise a header")?;
     let name: String = hex(&Sha256::digest(json)).chars().take(32).collect();
     Ok(open_store()?.root().join("prefix-sets").join(name))
@@ -142,6 +142,10 @@ fn features_sha256(features: &TokenFeatures) -> String {
     hex(&hasher.finalize())
 }
 
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+pub(super) fn hex(digest: &[u8]) -> String {
+    digest
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .concat()
 }

@@ -16,14 +16,17 @@ pub(crate) struct TrainReport {
     /// The step whose weights are kept.
     best_step: u64,
     card: ScorerCard,
+    #[serde(skip)]
+    use_it: String,
 }
 
 impl TrainReport {
-    pub(super) fn new(scorer: &Path, card: ScorerCard, best_step: u64) -> Self {
+    pub(super) fn new(scorer: &Path, card: ScorerCard, best_step: u64, use_it: String) -> Self {
         Self {
             scorer: scorer.to_owned(),
             best_step,
             card,
+            use_it,
         }
     }
 
@@ -31,7 +34,9 @@ impl TrainReport {
     pub(crate) fn show(&self) -> Result<()> {
         let card = &self.card;
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(["held-out prompts", ""]);
+        table
+            .load_style(presets::NOTHING)
+            .set_header(["held-out prompts", ""]);
         for (name, value) in &card.metrics {
             table.add_row([name.clone(), format!("{value:.5}")]);
         }
@@ -48,10 +53,7 @@ impl TrainReport {
             card.base.precision,
             card.num_prefixes
         ))?;
-        output::note(&format!(
-            "\nuse it: trimtab generate \"...\" --decode cd-block:k=6,m=16 --scorer {}",
-            self.scorer.display()
-        ));
+        output::note(&format!("\nuse it: {}", self.use_it));
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Rows {
     /// The reward's column; none if it has to be scored.
     column: Option<String>,
     /// How many there are.
-    pub(super) num_rows: u64,
+    pub(super) len: u64,
     /// SHA-256 of tokens and texts, wherever the rows lie, in hexadecimal.
     pub(super) sha256: String,
     /// Unit of the column, where the rollouts say it.
@@ -52,13 +52,15 @@ impl Rows {
         }
         let unit = reader.manifest().and_then(|manifest| {
             let mut columns = manifest.rewards.iter();
-            columns.find(|column| column.name == fits.reward).map(|column| column.unit.clone())
+            columns
+                .find(|column| column.name == fits.reward)
+                .map(|column| column.unit.clone())
         });
-        let (mut num_rows, mut has_reward) = (0, None);
+        let (mut len, mut has_reward) = (0, None);
         let mut hasher = Sha256::new();
         for row in reader {
             let row = row?;
-            let label = || format!("{place} row {}", range.skip + num_rows + 1);
+            let label = || format!("{place} row {}", range.skip + len + 1);
             check_row(&row, fits).with_context(label)?;
             let reward = row.rewards.get(fits.reward);
             if *has_reward.get_or_insert(reward.is_some()) != reward.is_some() {
@@ -71,9 +73,9 @@ impl Rows {
             }
             let content = (&row.prompt_token_ids, &row.response_token_ids, &row.response);
             hasher.update(serde_json::to_vec(&content).context("cannot serialise a rollout")?);
-            num_rows += 1;
+            len += 1;
         }
-        if num_rows == 0 {
+        if len == 0 {
             bail!("{place} has no rollouts after the first {}", range.skip);
         }
         let digest = hasher.finalize();
@@ -81,8 +83,12 @@ impl Rows {
             path: path.to_owned(),
             range,
             column: (has_reward == Some(true)).then(|| fits.reward.to_owned()),
-            num_rows,
-            sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat(),
+            len,
+            sha256: digest
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<Vec<_>>()
+                .concat(),
             unit,
         })
     }
@@ -93,10 +99,10 @@ impl Rows {
     }
 
     /// The rows from number `start` on.
-    pub(super) fn iter(&self, start: u64) -> Result<impl Iterator<Item = Result<Rollout>> + use<>> {
+    pub(super) fn read_from(&self, start: u64) -> Result<impl Iterator<Item = Result<Rollout>> + use<>> {
         let range = RowRange {
             skip: self.range.skip + start,
-            limit: Some(self.num_rows - start),
+            limit: Some(self.len - start),
         };
         let rows = RolloutReader::open_range(&self.path, range)?;
         Ok(rows.map(|row| Ok(row?)))
@@ -117,7 +123,12 @@ impl Rows {
             .score(&inputs)
             .with_context(|| format!("scoring {place} from row {} on", number(0)))?;
         if rewards.len() != rows.len() {
-            bail!("reward {}: expected {} rewards, got {}", reward.name(), rows.len(), rewards.len());
+            bail!(
+                "reward {}: expected {} rewards, got {}",
+                reward.name(),
+                rows.len(),
+                rewards.len()
+            );
         }
         match rewards.iter().position(|reward| !reward.is_finite()) {
             None => Ok(rewards),

@@ -14,6 +14,7 @@ use trimtab_train::{PrefixSet, RunDir, TrainEvent, TrainedScorer, train_scorer};
 use super::config::ScorerConfig;
 use super::features::Source;
 use super::report::TrainReport;
+use super::reward_head::finite;
 use super::rows::{Fits, Rows};
 use crate::args::parse_precision;
 use crate::progress::ItemProgress;
@@ -49,10 +50,16 @@ pub(crate) fn train(config: &ScorerConfig, options: &TrainOptions) -> Result<Tra
     let data = Data::prepare(config, options)?;
     let run_dir = RunDir::new(&options.out, env!("CARGO_PKG_VERSION"));
     let mut progress = None;
-    let trained = train_scorer(&training, &data.set, data.features.as_ref(), &run_dir, &mut |event| {
-        show_event(&mut progress, event);
-        ControlFlow::Continue(())
-    });
+    let trained = train_scorer(
+        &training,
+        &data.set,
+        data.features.as_ref(),
+        &run_dir,
+        &mut |event| {
+            show_event(&mut progress, &event);
+            ControlFlow::Continue(())
+        },
+    );
     if let Some(progress) = &progress {
         progress.finish();
     }
@@ -60,7 +67,11 @@ pub(crate) fn train(config: &ScorerConfig, options: &TrainOptions) -> Result<Tra
     let card = data.card(config, &options.out, &trained)?;
     let card = write_scorer(&options.out, &card, &trained.weights)
         .with_context(|| format!("cannot write the scorer in {}", options.out.display()))?;
-    Ok(TrainReport::new(&options.out, card, trained.best_step))
+    let use_it = format!(
+        "trimtab generate \"...\" --decode cd-block:k=6,m=16 --scorer {}",
+        options.out.display()
+    );
+    Ok(TrainReport::new(&options.out, card, trained.best_step, use_it))
 }
 
 impl Data {
@@ -127,24 +138,16 @@ impl Data {
     }
 
     fn card(&self, config: &ScorerConfig, out: &Path, trained: &TrainedScorer) -> Result<ScorerCard> {
-        let of_folder = || out.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = config.name.clone().or_else(of_folder);
         Ok(ScorerCard {
             format_version: FORMAT_VERSION,
-            name: name.with_context(|| format!("{} has no last part to name a scorer by", out.display()))?,
+            name: scorer_name(config.name.as_ref(), out)?,
             objective: config.training()?.objective.name().to_owned(),
             reward: config.reward.to_string(),
             reward_unit: self.reward_unit.clone(),
             base: self.base.clone(),
             data_sha256: self.set.content_sha256(),
             num_prefixes: self.set.num_prefixes(),
-            // JSON has no word for what is not a number, and a metric that is none says nothing.
-            metrics: trained
-                .metrics
-                .iter()
-                .filter(|(_, value)| value.is_finite())
-                .map(|(name, &value)| (name.clone(), value))
-                .collect(),
+            metrics: finite(&trained.metrics),
             seed: config.seed,
             source_revision: env!("CARGO_PKG_VERSION").to_owned(),
             weights_sha256: String::new(),
@@ -153,15 +156,22 @@ impl Data {
     }
 }
 
+/// What reports call a scorer in `out`.
+pub(super) fn scorer_name(given: Option<&String>, out: &Path) -> Result<String> {
+    let of_folder = || out.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = given.cloned().or_else(of_folder);
+    name.with_context(|| format!("{} has no last part to name a scorer by", out.display()))
+}
+
 /// Steps and the loss as they come.
-fn show_event(progress: &mut Option<ItemProgress>, event: TrainEvent) {
+pub(super) fn show_event(progress: &mut Option<ItemProgress>, event: &TrainEvent) {
     let what = "training";
     match event {
         TrainEvent::Started {
             total_steps,
             done_steps,
             ..
-        } => *progress = Some(ItemProgress::new(what, total_steps, done_steps)),
+        } => *progress = Some(ItemProgress::new(what, *total_steps, *done_steps)),
         TrainEvent::Step { loss, .. } => {
             if let Some(progress) = progress {
                 progress.say(format!("steps, loss {loss:.4}"));
