@@ -1,19 +1,19 @@
 //! One draw from a tempered softmax that is tilted token by token, with its drift from the untilted one at temperature 1.
 
 use super::sample::{SampledRow, Sums, invert, without_rounding};
-use super::{BLOCK, LANES, block_sum, finite_max};
-use crate::exp::exp;
+use super::{BLOCK, LANES, is_usable};
+use crate::exp::{exp, sum_lanes};
 use crate::isa::{Isa, for_isa};
 
 #[cfg(test)]
 mod tests;
 
-/// How a row's policy comes from its logits `x`: `e^(t (x - max) + tilt - peak)`, at most 1 and 1 somewhere.
-#[derive(Clone, Copy)]
+/// How a row's policy comes from its logits `x`: `e^(t x + tilt - peak)`, at most 1 and 1 somewhere.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Shape {
     /// The largest logit.
     max: f32,
-    /// Largest `t (x - max) + tilt`.
+    /// Largest `t x + tilt`.
     peak: f32,
     /// Inverse temperature `t`.
     inverse_temperature: f32,
@@ -40,21 +40,16 @@ pub fn sample_guided_row(
     if !(inverse_temperature > 0.0 && inverse_temperature < f32::INFINITY) {
         return None;
     }
-    let max = finite_max(logits)?;
     let isa = Isa::detect();
-    let peak = peak(isa, logits, tilt, max, inverse_temperature)?;
-    let shape = Shape {
-        max,
-        peak,
-        inverse_temperature,
-    };
+    let shape = shape(isa, logits, tilt, inverse_temperature)?;
     let sums = guided_sums(isa, logits, tilt, shape);
     let token_idx = invert(logits.len(), coin * sums.policy, &sums.policy_blocks, |idx| {
         exp(exponent(logits[idx], tilt[idx], shape))
     });
     let (log_policy, log_reference) = (sums.policy.ln(), sums.reference.ln());
-    let above = f64::from(logits[token_idx]) - f64::from(max);
-    let tilted = f64::from(inverse_temperature) * above + f64::from(tilt[token_idx]) - f64::from(peak);
+    let logit = f64::from(logits[token_idx]);
+    let above = logit - f64::from(shape.max);
+    let tilted = f64::from(inverse_temperature) * logit + f64::from(tilt[token_idx]) - f64::from(shape.peak);
     Some(SampledRow {
         token_idx: token_idx as u32,
         log_prob: tilted - log_policy,
@@ -65,37 +60,58 @@ pub fn sample_guided_row(
 
 #[inline(always)]
 fn exponent(logit: f32, tilt: f32, shape: Shape) -> f32 {
-    (logit - shape.max) * shape.inverse_temperature + tilt - shape.peak
+    logit * shape.inverse_temperature + tilt - shape.peak
 }
 
-/// Largest exponent before the peak is taken off; `None` if a tilt is not finite or nothing is.
-fn peak(isa: Isa, logits: &[f32], tilt: &[f32], max: f32, inverse_temperature: f32) -> Option<f32> {
-    let (peak, is_usable) = for_isa!(
+/// `None` if the logits have NaN or positive infinity or nothing finite, or a tilt is not finite.
+fn shape(isa: Isa, logits: &[f32], tilt: &[f32], inverse_temperature: f32) -> Option<Shape> {
+    let (shape, num_unusable) = for_isa!(
         isa,
-        peak_and_usable(logits: &[f32], tilt: &[f32], max: f32, inverse_temperature: f32) -> (f32, bool)
+        shape_and_unusable(logits: &[f32], tilt: &[f32], inverse_temperature: f32) -> (Shape, u32)
     );
-    (is_usable && peak.is_finite()).then_some(peak)
+    (num_unusable == 0 && shape.max.is_finite() && shape.peak.is_finite()).then_some(shape)
 }
 
-/// The largest `t (x - max) + tilt`, and true if every tilt is finite.
+/// The largest values, and how many logits and tilts cannot be used.
 #[inline(always)]
-fn peak_and_usable(logits: &[f32], tilt: &[f32], max: f32, inverse_temperature: f32) -> (f32, bool) {
-    let (mut peaks, mut num_unusable) = ([f32::NEG_INFINITY; LANES], 0);
+fn shape_and_unusable(logits: &[f32], tilt: &[f32], inverse_temperature: f32) -> (Shape, u32) {
+    let (mut maxes, mut peaks) = ([f32::NEG_INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let mut num_unusable = 0;
     for (logits, tilt) in logits.chunks(BLOCK).zip(tilt.chunks(BLOCK)) {
+        // Loops over a block in cache, each of which the compiler vectorises.
+        num_unusable += logits
+            .iter()
+            .map(|&logit| u32::from(!is_usable(logit)))
+            .sum::<u32>();
         num_unusable += tilt.iter().map(|tilt| u32::from(!tilt.is_finite())).sum::<u32>();
         let mut exponents = [f32::NEG_INFINITY; BLOCK];
         for ((exponent, logit), tilt) in exponents.iter_mut().zip(logits).zip(tilt) {
-            *exponent = (logit - max) * inverse_temperature + tilt;
+            *exponent = logit * inverse_temperature + tilt;
         }
-        let (chunks, _) = exponents.as_chunks::<LANES>();
-        for chunk in chunks {
-            for (peak, &exponent) in peaks.iter_mut().zip(chunk) {
-                *peak = if exponent > *peak { exponent } else { *peak };
-            }
+        raise(&mut peaks, &exponents);
+        raise(&mut maxes, logits);
+    }
+    let most = |lanes: [f32; LANES]| lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let shape = Shape {
+        max: most(maxes),
+        peak: most(peaks),
+        inverse_temperature,
+    };
+    (shape, num_unusable)
+}
+
+/// Raises each lane to the largest of the values that fall on it.
+#[inline(always)]
+fn raise(lanes: &mut [f32; LANES], values: &[f32]) {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
         }
     }
-    let peak = peaks.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    (peak, num_unusable == 0)
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
+        *lane = if value > *lane { value } else { *lane };
+    }
 }
 
 /// The sums of a row; `weighted` is that of `e^s (s - x)` with `s` the exponent and `x` a logit less the largest.
@@ -110,34 +126,38 @@ fn sums_of_blocks(logits: &[f32], tilt: &[f32], shape: Shape) -> Sums {
         ..Sums::default()
     };
     for (logits, tilt) in logits.chunks(BLOCK).zip(tilt.chunks(BLOCK)) {
-        // Loops over a block in the first-level cache, each of which the compiler vectorises.
-        let mut exponents = [0.0; BLOCK];
-        for ((slot, &logit), &tilt) in exponents.iter_mut().zip(logits).zip(tilt) {
-            *slot = exponent(logit, tilt, shape);
-        }
-        let mut policy_terms = [0.0; BLOCK];
-        for (term, &exponent) in policy_terms.iter_mut().zip(&exponents[..logits.len()]) {
-            *term = exp(exponent);
-        }
-        let mut weighted_terms = [0.0; BLOCK];
-        for (((weighted, &term), &exponent), &logit) in weighted_terms
-            .iter_mut()
-            .zip(&policy_terms)
-            .zip(&exponents)
-            .zip(logits)
-        {
-            // An impossible token has a term of 0 and a factor that is no number.
-            *weighted = if term > 0.0 {
-                term * (exponent - (logit - shape.max))
-            } else {
-                0.0
-            };
-        }
-        let policy = block_sum(&policy_terms, |term| term);
-        sums.reference += f64::from(block_sum(logits, |logit| exp(logit - shape.max)));
+        let [policy, reference, weighted] = block_sums(logits, tilt, shape);
+        sums.reference += f64::from(reference);
         sums.policy += f64::from(policy);
-        sums.weighted += f64::from(block_sum(&weighted_terms, |term| term));
+        sums.weighted += f64::from(weighted);
         sums.policy_blocks.push(policy);
     }
     sums
+}
+
+/// The sums of at most [`BLOCK`] logits: of the policy's terms, of the reference's, and the weighted one.
+#[inline(always)]
+fn block_sums(logits: &[f32], tilt: &[f32], shape: Shape) -> [f32; 3] {
+    let mut lanes = [[0.0; LANES]; 3];
+    let (logit_chunks, logit_rest) = logits.as_chunks::<LANES>();
+    let (tilt_chunks, tilt_rest) = tilt.as_chunks::<LANES>();
+    for (logits, tilt) in logit_chunks.iter().zip(tilt_chunks) {
+        add_terms(logits, tilt, shape, &mut lanes);
+    }
+    add_terms(logit_rest, tilt_rest, shape, &mut lanes);
+    lanes.map(sum_lanes)
+}
+
+#[inline(always)]
+fn add_terms(logits: &[f32], tilt: &[f32], shape: Shape, lanes: &mut [[f32; LANES]; 3]) {
+    let [policy, reference, weighted] = lanes;
+    for lane in 0..logits.len().min(LANES) {
+        let s = exponent(logits[lane], tilt[lane], shape);
+        let x = logits[lane] - shape.max;
+        let term = exp(s);
+        policy[lane] += term;
+        reference[lane] += exp(x);
+        // An impossible token has a term of 0 and a factor that is no number.
+        weighted[lane] += if term > 0.0 { term * (s - x) } else { 0.0 };
+    }
 }
