@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use trimtab_base::rng::Purpose;
 use trimtab_base::{PromptKey, SampleStream, Seed};
-use trimtab_decode::Sampling;
+use trimtab_decode::{BlockKl, Sampling};
 use trimtab_eval::{
     EvalError, Example, ExampleAnswer, Frontier, FrontierInput, KlRule, MethodRuns, PromptRun,
-    ReferenceSamples, Report, RunFacts, Scored, ShownAs,
+    ReferenceSamples, Report, RewardName, RunFacts, Scored, ShownAs, best_of_n_bound_nats,
 };
 
 const NUM_PROMPTS: u64 = 24;
@@ -29,6 +29,9 @@ fn main() -> Result<(), EvalError> {
             ..sampling("", 0.0)
         },
     ];
+    let sweeps = [2, 4, 6, 16].map(|k| blockwise("CD-Q blockwise", k, 1.0));
+    let weaker = [2, 4, 6, 16].map(|k| blockwise("CD-FUDGE blockwise", k, 0.6));
+    let methods: Vec<MethodRuns> = methods.into_iter().chain(sweeps).chain(weaker).collect();
     let references = (0..NUM_PROMPTS).map(|prompt_idx| ReferenceSamples {
         prompt_idx,
         rewards: (100..108).map(|idx| draw(prompt_idx, idx, 0.0).reward).collect(),
@@ -41,8 +44,11 @@ fn main() -> Result<(), EvalError> {
         facts: facts(),
         methods,
         references: references.collect(),
-        rewards_also: Vec::new(),
-        x_axis: None,
+        rewards_also: vec![RewardName {
+            name: "json".into(),
+            unit: "share".into(),
+        }],
+        x_axis: Some("k".into()),
     };
     let report = Report {
         examples: examples
@@ -85,6 +91,7 @@ fn runs(num_candidates: u64, kl_nats: f64, choose: impl Fn(&[Scored]) -> Scored)
             answers: vec![choose(&candidates)],
             candidates,
             tokens_generated,
+            rewards_also: vec![vec![draw(prompt_idx, 50, 0.0).reward / 10.0 + 0.5]],
             ..PromptRun::default()
         }
     };
@@ -129,6 +136,45 @@ fn best_of(num_candidates: u32) -> MethodRuns {
         varies_by_seed: false,
         shown_as: ShownAs::default(),
         runs,
+    }
+}
+
+/// Blocks of 16 tokens chosen by a scorer of some skill: a made-up gain that grows with K.
+fn blockwise(series: &str, k: u32, skill: f64) -> MethodRuns {
+    let bound = best_of_n_bound_nats(k);
+    let run = |prompt_idx| {
+        let mut answer = draw(prompt_idx, 9, 0.0);
+        answer.num_tokens = (f64::from(answer.num_tokens) * (1.0 + skill * bound)).min(120.0) as u32;
+        answer.reward = (f64::from(answer.num_tokens) / 1024.0).ln();
+        let num_choices = u64::from(answer.num_tokens.div_ceil(16));
+        PromptRun {
+            prompt_idx,
+            answers: vec![answer],
+            candidates: vec![answer],
+            tokens_generated: u64::from(k * answer.num_tokens),
+            block_kl: vec![BlockKl {
+                num_choices,
+                bound_nats: bound * num_choices as f64,
+                estimate_nats: Some(0.6 * bound * num_choices as f64),
+            }],
+            first_commit_tokens: vec![u64::from(16 * k)],
+            rewards_also: vec![vec![-0.1 * skill * bound - answer.reward / 10.0]],
+            ..PromptRun::default()
+        }
+    };
+    MethodRuns {
+        method: format!("cd-block:k={k},m=16 @ {series}"),
+        num_candidates: k,
+        sampling: Sampling::REFERENCE,
+        kl_rule: KlRule::Blockwise,
+        value_names: Vec::new(),
+        varies_by_seed: false,
+        shown_as: ShownAs {
+            series: Some(series.into()),
+            label: None,
+            variables: [("k".to_owned(), k.to_string())].into(),
+        },
+        runs: (0..NUM_PROMPTS).map(run).collect(),
     }
 }
 
