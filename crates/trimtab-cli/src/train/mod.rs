@@ -2,7 +2,9 @@
 //! how is theirs.
 
 mod config;
+mod deep;
 mod features;
+mod own_model;
 mod pairs;
 mod report;
 mod reward_head;

@@ -9,10 +9,12 @@ use trimtab_reward::ExternalLimits;
 use trimtab_runtime::{PromptStyle, token_features};
 use trimtab_scorer::{FORMAT_VERSION, ScorerBase, ScorerCard, TokenFeatures, write_scorer};
 use trimtab_store::SourcePolicy;
-use trimtab_train::{PrefixSet, RunDir, TrainEvent, TrainedScorer, train_scorer};
+use trimtab_train::{PrefixSet, RunDir, ScorerDepth, TrainEvent, TrainedScorer, train_scorer};
 
 use super::config::ScorerConfig;
+use super::deep::{Deep, train_deep};
 use super::features::Source;
+use super::own_model::{Own, Start};
 use super::report::TrainReport;
 use super::reward_head::finite;
 use super::rows::{Fits, Rows};
@@ -34,10 +36,14 @@ pub(crate) struct TrainOptions {
 
 /// What the scorer is trained on.
 struct Data {
+    rows: Rows,
+    model: PathBuf,
     set: PrefixSet,
     features: Option<TokenFeatures>,
     base: ScorerBase,
     reward_unit: String,
+    /// Where the scorer gets weights of its own.
+    start: Option<Start>,
 }
 
 /// Trains the scorer of `config` and writes it.
@@ -47,24 +53,30 @@ struct Data {
 /// steps that were made are kept; the scorer's files appear when they are whole.
 pub(crate) fn train(config: &ScorerConfig, options: &TrainOptions) -> Result<TrainReport> {
     let training = config.training()?;
-    let data = Data::prepare(config, options)?;
-    let run_dir = RunDir::new(&options.out, env!("CARGO_PKG_VERSION"));
+    let mut data = Data::prepare(config, options)?;
     let mut progress = None;
-    let trained = train_scorer(
-        &training,
-        &data.set,
-        data.features.as_ref(),
-        &run_dir,
-        &mut |event| {
-            show_event(&mut progress, &event);
-            ControlFlow::Continue(())
-        },
-    );
+    let on_event = &mut |event: TrainEvent| {
+        show_event(&mut progress, &event);
+        ControlFlow::Continue(())
+    };
+    let features = data.features.as_ref();
+    let (trained, model) = if let Some(start) = data.start.take() {
+        let Own { scorer, entry } = start.train(&training, (&data.set, features), &options.out, on_event)?;
+        (scorer, Some(entry))
+    } else {
+        let run_dir = RunDir::new(&options.out, env!("CARGO_PKG_VERSION"));
+        (
+            train_scorer(&training, &data.set, features, &run_dir, on_event)?,
+            None,
+        )
+    };
     if let Some(progress) = &progress {
         progress.finish();
     }
-    let trained = trained?;
-    let card = data.card(config, &options.out, &trained)?;
+    let card = ScorerCard {
+        model,
+        ..data.card(config, &options.out, &trained)?
+    };
     let card = write_scorer(&options.out, &card, &trained.weights)
         .with_context(|| format!("cannot write the scorer in {}", options.out.display()))?;
     let use_it = format!(
@@ -111,7 +123,8 @@ impl Data {
                 reward.name()
             ));
         }
-        let has_actions = config.training()?.action_head;
+        let training = config.training()?;
+        let has_actions = training.action_head;
         let features = has_actions.then(|| token_features(&model.loaded, config.features_len));
         let source = Source {
             model: &model,
@@ -121,10 +134,14 @@ impl Data {
             features: features.as_ref(),
         };
         let set = source.prefix_set()?;
+        let has_own = training.depth != ScorerDepth::Head;
+        let start = has_own.then(|| Start::read(&model, &rows)).transpose()?;
         let reward_unit = source.unit().to_owned();
         let (hidden_len, vocab_len) = (model.loaded.config().hidden_len, model.loaded.config().vocab_len);
         Ok(Self {
             set,
+            model: model.stored.path.clone(),
+            rows,
             features,
             base: ScorerBase {
                 name: model.stored.name.clone(),
@@ -135,6 +152,16 @@ impl Data {
             },
             reward_unit,
         })
+    }
+
+    fn deep(&self) -> Deep<'_> {
+        Deep {
+            model: &self.model,
+            model_sha256: &self.base.sha256,
+            rows: &self.rows,
+            set: &self.set,
+            features: self.features.as_ref(),
+        }
     }
 
     fn card(&self, config: &ScorerConfig, out: &Path, trained: &TrainedScorer) -> Result<ScorerCard> {
