@@ -3,7 +3,7 @@
 //! A scorer reads hidden states of the model it was trained on. Where that is the generator, its values come with the
 //! generator's rows. Where it is not, it steers by text, on a model of its own: the one in its folder, or one that the
 //! user names behind an `@`. Without either a scorer for another model is refused rather than run on states it never
-//! saw.
+//! saw. A reward may stand in for a scorer: it judges the text so far.
 
 use std::fmt;
 use std::path::Path;
@@ -16,13 +16,18 @@ use trimtab_decode::{Floor, Steering, SteeringTerm, ValueSource};
 use trimtab_engine::Engine;
 use trimtab_model::PrecisionPlan;
 use trimtab_reward::{ExternalLimits, RewardSpec};
-use trimtab_runtime::{AskedScorer, HeadReward, LoadedModel, PromptStyle, ReaderLimits, SeparateScorer};
+use trimtab_runtime::{
+    AskedReward, AskedScorer, HeadReward, LoadedModel, PromptStyle, ReaderLimits, SeparateScorer,
+};
 use trimtab_scorer::{ScorerCard, ScorerSet, ScorerWeights, read_scorer};
 use trimtab_store::SourcePolicy;
 
 use crate::resolve::ReadyModel;
 
-/// A scorer with its weight in the mix: `DIR`, or `DIR*WEIGHT`.
+/// Before a reward that is used as a scorer: it judges each response as far as it goes.
+const REWARD: &str = "reward:";
+
+/// A scorer with its weight in the mix: `DIR`, or `DIR*WEIGHT`; `reward:SPEC` for a reward.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ScorerTerm {
     /// The folder that training left.
@@ -154,7 +159,7 @@ pub(crate) struct OpenScorers {
     opened: Vec<Opened>,
     /// Those on the generator's states.
     set: Option<Arc<ScorerSet>>,
-    separate: Vec<SeparateScorer>,
+    separate: Vec<Box<dyn AskedScorer>>,
 }
 
 impl OpenScorers {
@@ -166,6 +171,10 @@ impl OpenScorers {
         let mut scorers = Self::default();
         let mut on_generator = Vec::new();
         for place in places {
+            if let Some(spec) = place.strip_prefix(REWARD) {
+                scorers.open_reward(&place, spec, models)?;
+                continue;
+            }
             let folder = Folder::read(&place)?;
             let name = scorers.name_for(&folder.path);
             let own_model = folder.own_model(models)?;
@@ -177,7 +186,7 @@ impl OpenScorers {
                 let style = models.style.clone();
                 let scorer =
                     SeparateScorer::try_new(name.clone(), (&card, weights), &own_model, style, limits)?;
-                scorers.separate.push(scorer);
+                scorers.separate.push(Box::new(scorer));
                 ValueSource::Asked
             } else {
                 on_generator.push(weights);
@@ -201,6 +210,23 @@ impl OpenScorers {
         Ok(scorers)
     }
 
+    /// A reward that judges responses as far as they go.
+    fn open_reward(&mut self, place: &str, spec: &str, models: &Models<'_>) -> Result<()> {
+        let spec: RewardSpec = spec.parse()?;
+        let reward = build_reward(&spec, &ExternalLimits::default(), models)?;
+        self.opened.push(Opened {
+            place: place.to_owned(),
+            name: place.to_owned(),
+            unit: reward.unit().to_owned(),
+            sha256: format!("{REWARD}{spec}"),
+            source: ValueSource::Asked,
+            has_action: false,
+        });
+        self.separate
+            .push(Box::new(AskedReward::new(place.to_owned(), reward)));
+        Ok(())
+    }
+
     /// The last part of the path, or all of it if that is taken.
     fn name_for(&self, path: &str) -> String {
         let last = Path::new(path)
@@ -222,7 +248,7 @@ impl OpenScorers {
     pub(crate) fn asked(&mut self) -> Vec<&mut dyn AskedScorer> {
         self.separate
             .iter_mut()
-            .map(|scorer| scorer as &mut dyn AskedScorer)
+            .map(|scorer| scorer.as_mut() as &mut dyn AskedScorer)
             .collect()
     }
 

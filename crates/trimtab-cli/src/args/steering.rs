@@ -8,7 +8,8 @@ use crate::steering::ScorerTerm;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SteeringArgs {
     /// Prefix scorer that steers cd-token and cd-block: the folder that `train scorer` left, with its weight as in
-    /// DIR*-0.3; may be given several times. DIR@MODEL runs it on a model of its own, by text.
+    /// DIR*-0.3; may be given several times. DIR@MODEL runs it on a model of its own, by text; reward:SPEC asks a reward
+    /// for the text so far.
     #[arg(long, value_name = "DIR[*WEIGHT]", value_parser = parse_scorer, help_heading = "Steering")]
     pub(crate) scorer: Vec<ScorerTerm>,
     /// Keep the value of one scorer from falling below a bound, by raising its weight as far as needed.

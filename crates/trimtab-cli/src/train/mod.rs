@@ -1,8 +1,7 @@
-//! `train scorer` and `train reward-head`: from rollouts or preferences to a scorer's folder. Knows files, the runtime and the training crate; what is learned
-//! how is theirs.
+//! `train scorer` and `train reward-head`: from rollouts or preferences to a scorer's folder. Knows files, the runtime
+//! and the training crate; how something is learned is theirs.
 
 mod config;
-mod deep;
 mod features;
 mod own_model;
 mod pairs;

@@ -12,7 +12,6 @@ use trimtab_store::SourcePolicy;
 use trimtab_train::{PrefixSet, RunDir, ScorerDepth, TrainEvent, TrainedScorer, train_scorer};
 
 use super::config::ScorerConfig;
-use super::deep::{Deep, train_deep};
 use super::features::Source;
 use super::own_model::{Own, Start};
 use super::report::TrainReport;
@@ -36,8 +35,6 @@ pub(crate) struct TrainOptions {
 
 /// What the scorer is trained on.
 struct Data {
-    rows: Rows,
-    model: PathBuf,
     set: PrefixSet,
     features: Option<TokenFeatures>,
     base: ScorerBase,
@@ -140,8 +137,6 @@ impl Data {
         let (hidden_len, vocab_len) = (model.loaded.config().hidden_len, model.loaded.config().vocab_len);
         Ok(Self {
             set,
-            model: model.stored.path.clone(),
-            rows,
             features,
             base: ScorerBase {
                 name: model.stored.name.clone(),
@@ -151,17 +146,8 @@ impl Data {
                 precision: config.precision.clone(),
             },
             reward_unit,
+            start,
         })
-    }
-
-    fn deep(&self) -> Deep<'_> {
-        Deep {
-            model: &self.model,
-            model_sha256: &self.base.sha256,
-            rows: &self.rows,
-            set: &self.set,
-            features: self.features.as_ref(),
-        }
     }
 
     fn card(&self, config: &ScorerConfig, out: &Path, trained: &TrainedScorer) -> Result<ScorerCard> {
