@@ -98,6 +98,3 @@ fn parse<E: DeserializeOwned>(line: &[u8]) -> Option<E> {
     }
     serde_json::from_str(json).ok()
 }
-
-#[cfg(test)]
-mod tests;

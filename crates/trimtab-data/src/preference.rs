@@ -143,6 +143,3 @@ fn pair_of_messages(
     };
     Ok((turns, answers))
 }
-
-#[cfg(test)]
-mod tests;

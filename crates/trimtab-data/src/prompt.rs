@@ -196,6 +196,3 @@ fn before_last_answer(mut messages: Vec<Message>) -> Vec<Message> {
     }
     messages
 }
-
-#[cfg(test)]
-mod tests;

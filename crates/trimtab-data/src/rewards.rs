@@ -154,6 +154,3 @@ fn with_rewards(
     }
     Ok(batch)
 }
-
-#[cfg(test)]
-mod tests;

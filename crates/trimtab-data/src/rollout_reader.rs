@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::DataError;
 use crate::error::shown;
 use crate::manifest::Manifest;
-use crate::message::{Message, is_transcript, parse_messages, prompt_of, split_last_answer};
+use crate::message::{Message, is_transcript, parse_messages, prompt_of, split_last_answer, turns};
 use crate::prompt::{CellProblem, missing, take_prompt};
 use crate::rollout::{REWARD_PREFIX, Rollout};
 use crate::rows::{FileForm, Row, RowRange, RowReader};
@@ -167,8 +167,7 @@ fn named((column, problem): CellProblem) -> Problem {
 }
 
 fn rollout_of(mut cells: Map<String, Value>, numbering: &mut Numbering) -> Result<Rollout, Problem> {
-    let (turns, response) = take_turns(&mut cells).map_err(named)?;
-    let (prompt, messages) = prompt_of(turns);
+    let ((prompt, messages), response) = take_turns(&mut cells).map_err(named)?;
     let given = (
         take_index(&mut cells, "prompt_idx")?,
         take_index(&mut cells, "sample_idx")?,
@@ -193,44 +192,62 @@ fn rollout_of(mut cells: Map<String, Value>, numbering: &mut Numbering) -> Resul
     })
 }
 
-/// The turns before the response, and the response.
-fn take_turns(cells: &mut Map<String, Value>) -> Result<(Vec<Message>, String), CellProblem> {
-    if let Some(turns) = take_own_turns(cells)? {
-        let response = take_response(cells)?.ok_or_else(|| (RESPONSE_COLUMNS, missing(cells)))?;
-        return Ok((turns, response));
-    }
-    let asked = take_prompt(cells)?;
+/// The text of a prompt and its turns where it is a dialogue, as in [`Rollout`].
+type Asked = (String, Vec<Message>);
+
+/// What was asked, and the response.
+fn take_turns(cells: &mut Map<String, Value>) -> Result<(Asked, String), CellProblem> {
+    let asked = match take_both(cells)? {
+        Some(asked) => Some((asked, None)),
+        None => take_prompt(cells)?.map(|(column, turns)| split_answer(column, turns)),
+    };
     match (asked, take_response(cells)?) {
-        (Some((_, turns)), Some(response)) => Ok((turns, response)),
-        (Some((column, mut turns)), None) => match turns.pop() {
-            Some(last) if last.role == "assistant" && column == "messages" => Ok((turns, last.content)),
-            _ => Err((RESPONSE_COLUMNS, missing(cells))),
-        },
+        (Some((asked, None)), Some(response)) => Ok((asked, response)),
+        // The turns hold an answer, and it is not what the row is about.
+        (Some((asked, Some(answer))), Some(response)) => {
+            let mut turns = turns(&asked.0, &asked.1);
+            turns.push(Message::new("assistant", answer));
+            Ok((prompt_of(turns), response))
+        }
+        (Some((asked, Some(answer))), None) => Ok((asked, answer)),
+        (Some((_, None)), None) => Err((RESPONSE_COLUMNS, missing(cells))),
         // A whole dialogue in one column.
-        (None, Some(text)) if is_transcript(&text) => split_last_answer(&text)
-            .ok_or_else(|| ("chosen", "expected a transcript with an answer".to_owned())),
+        (None, Some(text)) if is_transcript(&text) => {
+            let (turns, answer) = split_last_answer(&text)
+                .ok_or_else(|| ("chosen", "expected a transcript with an answer".to_owned()))?;
+            Ok((prompt_of(turns), answer))
+        }
         (None, _) => Err(("prompt or messages", missing(cells))),
     }
 }
 
-/// The turns of a row in our own form, which has `prompt` and `messages` both.
-fn take_own_turns(cells: &mut Map<String, Value>) -> Result<Option<Vec<Message>>, CellProblem> {
-    let (Some(Value::String(_)), Some(Value::Array(turns))) = (cells.get("prompt"), cells.get("messages"))
+/// A dialogue cut before its answer, if it is of a column that may hold one.
+fn split_answer(column: &str, mut turns: Vec<Message>) -> (Asked, Option<String>) {
+    let answer = turns.pop_if(|last| last.role == "assistant" && column == "messages");
+    (prompt_of(turns), answer.map(|last| last.content))
+}
+
+/// What was asked in a row that has both `prompt` and `messages`: in our own form the text beside the turns. Other sets
+/// repeat the prompt beside a dialogue with its answer; there the dialogue counts.
+fn take_both(cells: &mut Map<String, Value>) -> Result<Option<Asked>, CellProblem> {
+    let (Some(Value::String(prompt)), Some(messages @ Value::Array(list))) =
+        (cells.get("prompt"), cells.get("messages"))
     else {
         return Ok(None);
     };
-    if turns.is_empty() {
-        cells.remove("messages");
-        return Ok(take_prompt(cells)?.map(|(_, turns)| turns));
-    }
-    let turns = parse_messages(&cells["messages"]).map_err(|problem| ("messages", problem))?;
-    // Sets such as UltraChat have the answer in the messages, and the prompt's text beside them.
+    let turns = if list.is_empty() {
+        Vec::new()
+    } else {
+        parse_messages(messages).map_err(|problem| ("messages", problem))?
+    };
     if turns.last().is_some_and(|turn| turn.role == "assistant") {
+        cells.remove("prompt");
         return Ok(None);
     }
+    let prompt = prompt.clone();
     cells.remove("prompt");
     cells.remove("messages");
-    Ok(Some(turns))
+    Ok(Some((prompt, turns)))
 }
 
 fn take_response(cells: &mut Map<String, Value>) -> Result<Option<String>, CellProblem> {
@@ -331,6 +348,3 @@ fn take_record(mut cells: Map<String, Value>) -> Result<Map<String, Value>, Prob
         Some(value) => expected("record", "an object", &value),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -319,6 +319,3 @@ fn check_nulls(name: &str, column: &ArrayRef) -> Result<(), BatchProblem> {
         None => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -109,3 +109,51 @@ impl Iterator for TextLines {
         line.transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Numbered lines without end, which counts what has been taken from it.
+    struct Endless {
+        taken: Arc<AtomicUsize>,
+        number: usize,
+        line: Vec<u8>,
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.line.is_empty() {
+                self.number += 1;
+                self.line = format!("line {}\n", self.number).into_bytes();
+            }
+            let len = self.line.len().min(into.len());
+            into[..len].copy_from_slice(&self.line[..len]);
+            self.line.drain(..len);
+            self.taken.fetch_add(len, Ordering::Relaxed);
+            Ok(len)
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_ahead_than_a_buffer() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let source = Endless {
+            taken: Arc::clone(&taken),
+            number: 0,
+            line: Vec::new(),
+        };
+        let mut lines = TextLines::of(Box::new(BufReader::new(source)), Path::new("endless"));
+        let mut given = 0;
+        for number in 1..=100_000 {
+            let line = lines.next().unwrap().unwrap();
+            assert_eq!(line, (number, format!("line {number}")));
+            given += line.1.len() + 1;
+            assert!(taken.load(Ordering::Relaxed) - given <= 8192);
+        }
+    }
+}

@@ -45,7 +45,8 @@ pub struct RolloutWriter {
     manifest: Manifest,
     rewards: Vec<String>,
     rows_per_shard: usize,
-    journal: Journal,
+    /// `None` once the folder is finished.
+    journal: Option<Journal>,
     /// Finished prompts that are in no shard yet.
     waiting: BTreeMap<u64, Vec<Rollout>>,
     /// First prompt that is in no shard.
@@ -83,7 +84,12 @@ impl RolloutWriter {
             shards::check(folder, shard)?;
         }
         let first_waiting = manifest.num_prompts();
-        let (journal, entries) = Journal::open(folder)?;
+        let (journal, entries) = if manifest.complete {
+            (None, Vec::new())
+        } else {
+            let (journal, entries) = Journal::open(folder)?;
+            (Some(journal), entries)
+        };
         let waiting = entries.into_iter().filter_map(|rows: Vec<Rollout>| {
             let prompt_idx = rows.first()?.prompt_idx;
             // A kill between manifest and journal leaves prompts in both.
@@ -132,7 +138,14 @@ impl RolloutWriter {
         let Some(first) = rows.first() else {
             return Ok(());
         };
-        self.journal.append(&rows)?;
+        let Some(journal) = &mut self.journal else {
+            return Err(DataError::BadRollout {
+                prompt_idx: first.prompt_idx,
+                sample_idx: first.sample_idx,
+                problem: "the folder is finished".to_owned(),
+            });
+        };
+        journal.append(&rows)?;
         self.waiting.insert(first.prompt_idx, rows);
         while let Some(num_prompts) = self.full_shard() {
             self.write_shard(num_prompts)?;
@@ -145,9 +158,6 @@ impl RolloutWriter {
     /// # Errors
     /// A prompt that is missing between others, and whatever the system refuses.
     pub fn finish(mut self) -> Result<Manifest, DataError> {
-        if self.manifest.complete {
-            return Ok(self.manifest);
-        }
         let num_prompts = self.waiting.len() as u64;
         let contiguous = self
             .waiting
@@ -165,9 +175,11 @@ impl RolloutWriter {
         if num_prompts > 0 {
             self.write_shard(num_prompts)?;
         }
-        self.manifest.complete = true;
-        self.manifest.write(&self.folder)?;
-        self.journal.remove()?;
+        if let Some(journal) = self.journal {
+            self.manifest.complete = true;
+            self.manifest.write(&self.folder)?;
+            journal.remove()?;
+        }
         Ok(self.manifest)
     }
 
@@ -202,7 +214,10 @@ impl RolloutWriter {
         });
         self.manifest.write(&self.folder)?;
         self.first_waiting = end;
-        self.journal.rewrite(self.waiting.values())
+        match &mut self.journal {
+            Some(journal) => journal.rewrite(self.waiting.values()),
+            None => Ok(()),
+        }
     }
 
     fn check_rows(&self, rows: &[Rollout]) -> Result<(), DataError> {
@@ -333,6 +348,3 @@ fn write_parquet(path: &Path, rows: &[Rollout], rewards: &[String]) -> Result<()
     file.sync_all().map_err(DataError::io("write", &part))?;
     std::fs::rename(&part, path).map_err(DataError::io("write", path))
 }
-
-#[cfg(test)]
-mod tests;

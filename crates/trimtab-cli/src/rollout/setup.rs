@@ -1,0 +1,158 @@
+//! A run from its arguments to its summary: model, rewards, limits, identity. Knows both kinds of runs, no details.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use trimtab_base::TokenId;
+use trimtab_data::{Manifest, Message, RewardColumn, RolloutWriter, RunIdentity, WriterConfig};
+use trimtab_runtime::PromptStyle;
+
+use super::rewards::Rewards;
+use super::summary::{Dropped, Summary};
+use super::{given, sample};
+use crate::args::RolloutArgs;
+use crate::resolve::ReadyModel;
+
+/// Most new tokens where nothing else is asked for and the context is long enough.
+const DEFAULT_NEW_TOKENS: usize = 256;
+
+/// What both kinds of runs need.
+pub(super) struct Setup<'a> {
+    pub(super) args: &'a RolloutArgs,
+    pub(super) model: ReadyModel,
+    pub(super) style: PromptStyle,
+    pub(super) rewards: Rewards,
+}
+
+/// What the first pass over the data finds.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Prompts that will have rollouts.
+    pub(super) num_prompts: u64,
+    /// What is left out.
+    pub(super) dropped: Dropped,
+    /// Hash of everything that was read and is used.
+    pub(super) hasher: Sha256,
+}
+
+impl Scan {
+    /// SHA-256 of what is used, in hexadecimal.
+    fn sha256(&self) -> String {
+        let digest = self.hasher.clone().finalize();
+        let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+        digits.collect::<Vec<_>>().concat()
+    }
+}
+
+/// Runs `trimtab rollout`.
+pub(crate) fn run(args: &RolloutArgs) -> Result<Summary> {
+    // Mistakes show before a model is fetched.
+    let rewards = Rewards::new(&args.reward)?;
+    let input = match &args.responses {
+        Some(path) => Input::Responses(given::Source::new(path, args)?),
+        None => Input::Prompts(super::prompts::PromptSource::new(args)?),
+    };
+    if let Input::Prompts(prompts) = &input {
+        // The first prompt, or what is wrong with it.
+        prompts.iter()?.next().transpose()?;
+    }
+    let setup = Setup {
+        args,
+        model: ReadyModel::open(
+            &args.model,
+            args.run.source.into(),
+            args.run.precision.plan,
+            args.run.threads,
+        )?,
+        style: PromptStyle {
+            raw: args.raw,
+            system: args.system.clone(),
+        },
+        rewards,
+    };
+    let (manifest, dropped) = match input {
+        Input::Responses(source) => given::run(&setup, &source)?,
+        Input::Prompts(source) => sample::run(&setup, &source)?,
+    };
+    Summary::of(args, &manifest, dropped)
+}
+
+enum Input {
+    Prompts(super::prompts::PromptSource),
+    Responses(given::Source),
+}
+
+impl Setup<'_> {
+    /// Positions of the model.
+    pub(super) fn context_len(&self) -> usize {
+        self.model.loaded.config().context_len
+    }
+
+    /// Most tokens of a response that is drawn.
+    pub(super) fn max_new_tokens(&self) -> usize {
+        let default = DEFAULT_NEW_TOKENS.min(self.context_len() / 2).max(1);
+        self.args.max_new_tokens.unwrap_or(default)
+    }
+
+    /// Token ids of a prompt; `label` is what errors call it.
+    pub(super) fn encode(&self, turns: &[Message], label: impl Fn() -> String) -> Result<Vec<TokenId>> {
+        let tokenizer = self.model.loaded.tokenizer();
+        let takes_dialogues = !self.style.raw && tokenizer.chat_template().is_some();
+        if !takes_dialogues && turns.len() != 1 {
+            bail!(
+                "{}: the prompt is a dialogue of {} turns, and without a chat template a model takes one text; leave \
+                 out --dialogue and --raw, or take another model",
+                label(),
+                turns.len()
+            );
+        }
+        let turns = turns
+            .iter()
+            .map(|turn| (turn.role.as_str(), turn.content.as_str()));
+        self.style
+            .encode_turns(tokenizer, &turns.collect::<Vec<_>>())
+            .with_context(label)
+    }
+
+    /// Opens the folder for this run.
+    pub(super) fn writer(
+        &self,
+        scan: &Scan,
+        settings: BTreeMap<String, Value>,
+        rewards: Vec<RewardColumn>,
+    ) -> Result<RolloutWriter> {
+        let mut config = settings;
+        let common = [
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("precision", json!(self.args.run.precision.name)),
+            ("raw", json!(self.style.raw)),
+            ("system", json!(self.style.system)),
+            ("num_prompts", json!(scan.num_prompts)),
+            ("data_sha256", json!(scan.sha256())),
+        ];
+        config.extend(common.map(|(name, value)| (name.to_owned(), value)));
+        let config = WriterConfig {
+            identity: RunIdentity {
+                model_sha256: self.model.sha256(),
+                seed: self.args.seed,
+                config,
+            },
+            rewards,
+            rows_per_shard: self.args.rows_per_shard,
+        };
+        Ok(RolloutWriter::open(&self.args.out, config)?)
+    }
+
+    /// The error of a run that stopped, with what is kept.
+    pub(super) fn stopped(&self, done: u64, total: u64) -> String {
+        format!(
+            "stopped after {done} of {total} prompts; what is finished is kept in {}",
+            self.args.out.display()
+        )
+    }
+}
+
+/// What a run leaves: its manifest, and what it left out.
+pub(super) type Ran = Result<(Manifest, Dropped)>;
