@@ -2,11 +2,11 @@
 //!
 //! The model is made up so that `V*` is known: a response ends after each token with a probability that depends on its
 //! topic and its length so far, the reward is `log(length / 1024)`, and a state is a noisy random image of topic and
-//! length, 576 wide. Prints, for each setting, prefixes trained per second and the root mean square error of the values
+//! length. Prints, for each setting, prefixes trained per second and the root mean square error of the values
 //! to `V*` beside the standard deviation of `V*`.
 //!
 //! ```text
-//! cargo run --release -p trimtab-train --example horizon [epochs] [responses] [batch_len]
+//! cargo run --release -p trimtab-train --example horizon [epochs] [responses] [batch_len] [hidden_len] [trunk_len]
 //! ```
 #![expect(clippy::print_stdout, reason = "an example tells what it found")]
 
@@ -22,7 +22,6 @@ use trimtab_train::{
     ScorerTrainConfig, TrainError, TrainEvent, train_scorer,
 };
 
-const HIDDEN_LEN: usize = 576;
 const FEATURE_LEN: usize = 64;
 const VOCAB_LEN: usize = 512;
 const STOP: usize = 0;
@@ -36,9 +35,10 @@ fn main() -> Result<(), TrainError> {
         let text = std::env::args().nth(place);
         text.and_then(|text| text.parse().ok()).unwrap_or(default)
     };
-    let (epochs, responses, batch_len) = (argument(1, 10), argument(2, 1500), argument(3, 4096));
+    let (epochs, responses, batch_len) = (argument(1, 10), argument(2, 1500), argument(3, 1024));
+    let (hidden_len, trunk_len) = (argument(4, 576), argument(5, 512));
     let folder = std::env::temp_dir().join(format!("trimtab-horizon-{}", std::process::id()));
-    let world = World::new();
+    let world = World::new(hidden_len);
     let set = world.write(&folder.join("set"), responses)?;
     println!(
         "{} responses, {} prefixes",
@@ -51,16 +51,11 @@ fn main() -> Result<(), TrainError> {
         num_steps: 1,
         target_network: None,
     };
-    for objective in [
-        ScorerObjective::CdFudge {},
-        cd_q(0.0),
-        cd_q(0.9),
-        cd_q(0.95),
-        cd_q(0.98),
-    ] {
+    for objective in [ScorerObjective::CdFudge {}, cd_q(0.0), cd_q(0.9), cd_q(0.95)] {
         let mut config = ScorerTrainConfig {
             objective: objective.clone(),
             epochs: epochs as u64,
+            trunk_len,
             ..ScorerTrainConfig::default()
         };
         config.optim.batch_len = batch_len;
@@ -93,7 +88,7 @@ fn main() -> Result<(), TrainError> {
 }
 
 struct World {
-    /// `[HIDDEN_LEN, LATENT_LEN]`
+    /// `[hidden_len, LATENT_LEN]`
     image: Vec<f32>,
     features: TokenFeatures,
     /// `V*` by topic and length so far. `[NUM_TOPICS][MAX_LEN + 1]`
@@ -141,7 +136,7 @@ fn stop_prob(topic: usize, len: usize) -> f64 {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(hidden_len: usize) -> Self {
         let mut values = Coins::new(1).many(VOCAB_LEN * FEATURE_LEN);
         for (token, row) in values.chunks_exact_mut(FEATURE_LEN).enumerate() {
             row[FEATURE_LEN - 1] = f32::from(u8::from(token == STOP));
@@ -160,7 +155,7 @@ impl World {
             values
         });
         Self {
-            image: Coins::new(2).many(HIDDEN_LEN * LATENT_LEN),
+            image: Coins::new(2).many(hidden_len * LATENT_LEN),
             values: by_topic.collect(),
             features,
         }
@@ -232,7 +227,7 @@ impl World {
             base_name: "made up".to_owned(),
             base_sha256: String::new(),
             precision: "f32".to_owned(),
-            hidden_len: HIDDEN_LEN,
+            hidden_len: self.image.len() / LATENT_LEN,
             vocab_len: VOCAB_LEN,
             feature_len: FEATURE_LEN,
             features_sha256: String::new(),

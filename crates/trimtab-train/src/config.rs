@@ -88,7 +88,9 @@ pub enum ScorerObjective {
     /// CD Eq. 5: the reference's expected next value, and the reward at the end.
     CdQ {
         /// Extension: the mixing weight lambda of lambda-returns, in `[0, 1]`. 0 is the paper's one-step target; 1 is CD-FUDGE.
-        /// Above 0 the reward travels back faster, and responses must come from the reference. Default 0.
+        /// Above 0 the reward travels back faster, and responses must come from the reference. On those 0.9 to 0.95 is the
+        /// better choice for responses of a hundred tokens: at 0 what the action head gets wrong of tokens nobody drew adds
+        /// up from the end to the beginning, and passes are needed in proportion to the length. Default 0.
         #[serde(default)]
         lambda: f64,
         /// Extension: steps until the target reads a value, at least 1. 1 is the paper's target. Above 1 responses must
@@ -186,7 +188,8 @@ pub enum TargetNetwork {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
-    /// Items (prefixes, tokens, responses) in one batch, at most; one response is never split. Default 4096.
+    /// Items (prefixes, tokens, responses) in one batch, at most; one response is never split. Default 1024:
+    /// a step costs little beside its prefixes, and more steps learn more from the same passes.
     pub batch_len: usize,
     /// Batches whose gradients make one step. Default 1.
     pub accumulation: usize,
@@ -207,7 +210,7 @@ pub struct OptimConfig {
 impl Default for OptimConfig {
     fn default() -> Self {
         Self {
-            batch_len: 4096,
+            batch_len: 1024,
             accumulation: 1,
             learning_rate: 1e-3,
             weight_decay: 0.01,

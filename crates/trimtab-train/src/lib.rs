@@ -25,9 +25,11 @@
 //! - classifiers on final states ([`train_classifier`]), which are scorers too;
 //! - whole decoders with a value head ([`decoder`]), by adapters or in full.
 //!
-//! How far CD-Q sees: the paper's target hands the reward back by one token per fit, so a reward at the end of a response of
-//! `T` tokens needs on the order of `T` fits to reach its beginning. `examples/horizon.rs` measures that on a made-up
-//! model whose values are known; lambda-returns ([`ScorerObjective::CdQ`]) shorten it to about `1 / (1 - lambda)`.
+//! How far CD-Q sees: the paper's target hands the reward back by one token per fit, so the beginning of a response of `T`
+//! tokens learns of its end after some `T` fits, and what the action head gets wrong of tokens that nobody drew adds up on
+//! the way. `examples/horizon.rs` shows both on a made-up model whose values are known. Lambda-returns
+//! ([`ScorerObjective::CdQ`]) shorten the way to about `1 / (1 - lambda)` tokens, at the price that responses must come from
+//! the reference.
 
 pub mod batches;
 pub mod classifier;
