@@ -101,7 +101,7 @@ impl Collector {
     }
 
     fn put<const D: usize>(&mut self, role: Role, tensor: Tensor<D>) {
-        let row_len = tensor.dims()[D - 1];
+        let row_len = *tensor.dims().last().expect("a weight has at least one axis");
         let values = tensor.into_data().iter::<f32>().collect();
         self.0.insert(role, Stored { values, row_len });
     }
