@@ -27,6 +27,7 @@ mod drift;
 mod error;
 pub mod frontier;
 pub mod kl;
+pub mod objective;
 pub mod report;
 pub mod reward_sample;
 pub mod samples;
@@ -44,6 +45,7 @@ pub use kl::{
     KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, best_of_n_kl_jackknife_nats, best_of_n_kl_nats,
     blockwise_bound_nats, log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,
 };
+pub use objective::{advantage, tokenwise_objective_nats};
 pub use report::{Example, ExampleAnswer, Report, ReportFiles};
 pub use reward_sample::{RewardClass, RewardSample};
 pub use samples::{PromptRun, ReferenceSamples, Scored};
