@@ -14,6 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::file::metadata::ParquetMetaData;
 use serde_json::{Map, Number, Value};
 
 use crate::DataError;
@@ -43,10 +44,12 @@ impl ParquetBatches {
     /// A file that cannot be read or is no Parquet.
     pub(crate) fn open(path: &Path, range: RowRange) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io("read", path))?;
+        let file_len = file.metadata().map_err(DataError::io("read", path))?.len();
         // Without the writer's own Arrow types, which would give one thing many forms.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
             .map_err(|error| damaged(path, 0, &error))?;
+        check_places(builder.metadata(), file_len).map_err(|problem| damaged(path, 0, &problem))?;
         let metadata = builder.metadata().file_metadata().key_value_metadata();
         let version = metadata
             .into_iter()
@@ -116,6 +119,32 @@ fn damaged(path: &Path, rows_before: u64, error: &dyn std::fmt::Display) -> Data
         path: path.to_owned(),
         problem: format!("not a whole Parquet file: {error} (after row {rows_before})"),
     }
+}
+
+/// Refuses metadata that points out of the file: the library trusts it, and stops the program where it is wrong.
+fn check_places(metadata: &ParquetMetaData, file_len: u64) -> Result<(), String> {
+    for (idx, group) in metadata.row_groups().iter().enumerate() {
+        let is_count = |count: i64| u64::try_from(count).is_ok();
+        if !is_count(group.num_rows()) {
+            return Err(format!("row group {idx} has {} rows", group.num_rows()));
+        }
+        for column in group.columns() {
+            let start = column
+                .dictionary_page_offset()
+                .unwrap_or(column.data_page_offset());
+            let end = start.checked_add(column.compressed_size());
+            let is_inside = end.is_some_and(|end| start >= 0 && start <= end && end as u64 <= file_len);
+            if !is_inside || !is_count(column.num_values()) {
+                return Err(format!(
+                    "column {} of row group {idx} has {} values in {} bytes from byte {start} on, in a file of {file_len}",
+                    column.column_path().string(),
+                    column.num_values(),
+                    column.compressed_size()
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Indices of the columns that have a JSON form, and the names of the others.

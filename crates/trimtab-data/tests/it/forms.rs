@@ -11,7 +11,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use trimtab_data::{
     Message, PreferencePair, PreferenceReader, PromptForm, PromptReader, PromptRecord, Rollout,
-    RolloutReader, RowRange, RowReader,
+    RolloutReader, RowRange,
 };
 
 use crate::harness::{Folder, finished, read, rollouts};

@@ -193,7 +193,7 @@ fn rows_that_do_not_belong_are_refused_and_leave_no_trace() {
     );
     refused(vec![rollout(1, 1)], &["prompt 1, sample 1", "expected sample 0"]);
     refused(rollouts(0, 2), &["prompt 0", "there already"]);
-    let nan = with(&|row| drop(row.rewards.insert("length".to_owned(), f64::NAN)));
+    let nan = with(&|row| row.rewards = [("length".to_owned(), f64::NAN)].into());
     refused(nan, &["prompt 1, sample 0", "reward:length is NaN"]);
     refused(
         with(&|row| row.log_prob = Some(f64::NEG_INFINITY)),
