@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
-use trimtab_engine::EngineConfig;
+use trimtab_engine::{Engine, EngineConfig};
 use trimtab_kernels::gemm::isa_name;
 use trimtab_kernels::gemm::limits;
 use trimtab_model::stage_times::StageTimes;
 
 use super::median;
 use super::round::{self, Shape};
+use super::steered::{self, SteeredMeasured, SteeredReport};
 use crate::Verdict;
 use crate::args::BenchDecodeArgs;
 use crate::machine;
@@ -19,12 +20,14 @@ use crate::output;
 use crate::progress::ItemProgress;
 use crate::resolve::ReadyModel;
 
-/// What `--json` prints. The keys `prefill_tokens_per_s`, `decode`, `peak_rss_bytes`, `precision` and `threads` are
-/// stable.
+/// What `--json` prints. The keys `prefill_tokens_per_s`, `decode`, `steered`, `peak_rss_bytes`, `precision` and
+/// `threads` are stable.
 #[derive(Debug, Serialize)]
 struct DecodeReport {
     prefill_tokens_per_s: f64,
     decode: Vec<BatchReport>,
+    /// With a scorer of random weights, at batch sizes above 1; empty in a context without room for a block.
+    steered: Vec<SteeredReport>,
     /// `null` where the system does not tell.
     peak_rss_bytes: Option<u64>,
     precision: String,
@@ -83,7 +86,7 @@ pub(crate) fn run(args: &BenchDecodeArgs) -> Result<Verdict> {
     )?;
     let load_seconds = started.elapsed().as_secs_f64();
     let sizes = Sizes::of(args, model.loaded.config().context_len)?;
-    let mut bench = Bench { args, sizes, model };
+    let bench = Bench { args, sizes, model };
     bench.time(
         Shape {
             prompt: FIRST_PROMPT.min(sizes.prompt),
@@ -111,6 +114,8 @@ const FIRST_PROMPT: usize = 16;
 struct Sizes {
     prompt: usize,
     new: usize,
+    /// New tokens with a scorer: it wants the row after the last one too.
+    steered_new: usize,
     prefill: usize,
 }
 
@@ -119,7 +124,13 @@ impl Sizes {
         // Speed is that of the tokens after the first, so there must be two.
         let (prompt, new) = round::fit(args.prompt, args.new, (128, 64), 2, context_len)?;
         let (prefill, _) = round::fit(args.prefill, Some(1), (512, 1), 1, context_len)?;
-        Ok(Self { prompt, new, prefill })
+        let steered_new = new.min(context_len - prompt);
+        Ok(Self {
+            prompt,
+            new,
+            steered_new,
+            prefill,
+        })
     }
 }
 
@@ -130,13 +141,24 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn time(&mut self, shape: Shape, round: u64) -> Result<round::Timing> {
+    fn time(&self, shape: Shape, round: u64) -> Result<round::Timing> {
+        round::run(&self.model, &mut self.engine()?, shape, round)
+    }
+
+    fn engine(&self) -> Result<Engine> {
         let config = EngineConfig {
             prefix_cache: false,
             ..EngineConfig::standard()
         };
-        let mut engine = self.model.engine(self.args.run.kv_memory, config)?;
-        round::run(&self.model, &mut engine, shape, round)
+        self.model.engine(self.args.run.kv_memory, config)
+    }
+
+    /// Batch sizes to time with a scorer.
+    fn steered_batches(&self) -> Vec<usize> {
+        let batches = self.args.batch.iter().copied();
+        batches
+            .filter(|&batch| batch > 1 && self.sizes.steered_new > 1)
+            .collect()
     }
 
     fn limits(&self) -> Limits {
@@ -169,12 +191,19 @@ impl Bench<'_> {
     }
 
     /// Times all shapes. Rounds go over them in turn, so that a noisy moment does not fall on one shape alone.
-    fn measure(&mut self) -> Result<Measured> {
+    fn measure(&self) -> Result<Measured> {
         let (args, sizes) = (self.args, self.sizes);
         let what = "measuring";
-        let mut progress = ItemProgress::new(what, (args.rounds * (args.batch.len() + 1)) as u64, 0);
+        let steered_batches = self.steered_batches();
+        let scorers = steered::random_scorer(&self.model, args.run.precision.plan.head)?;
+        let num_items = args.rounds * (1 + args.batch.len() + steered_batches.len());
+        let mut progress = ItemProgress::new(what, num_items as u64, 0);
         let mut prefill = Vec::new();
         let mut batches = vec![BatchMeasured::default(); args.batch.len()];
+        let mut steered: Vec<SteeredMeasured> = steered_batches
+            .iter()
+            .map(|_| SteeredMeasured::default())
+            .collect();
         for round in 0..args.rounds as u64 {
             let timing = self.time(
                 Shape {
@@ -195,16 +224,28 @@ impl Bench<'_> {
                     },
                     round,
                 )?;
-                measured
-                    .speeds
-                    .push(timing.decoded_tokens as f64 / timing.decode.as_secs_f64());
+                measured.speeds.push(timing.tokens_per_s());
                 measured.stages = measured.stages.plus(&timing.stages);
                 measured.seconds += timing.decode.as_secs_f64();
                 progress.advance(what);
             }
+            for (measured, &batch) in steered.iter_mut().zip(&steered_batches) {
+                let shape = Shape {
+                    prompt: sizes.prompt,
+                    batch,
+                    new: sizes.steered_new,
+                };
+                measured.add_round(&self.model, &scorers, || self.engine(), (shape, round))?;
+                progress.advance(what);
+            }
         }
         progress.finish();
-        Ok(Measured { prefill, batches })
+        let steered = steered_batches.into_iter().zip(steered);
+        Ok(Measured {
+            prefill,
+            batches,
+            steered: steered.map(|(batch, measured)| measured.report(batch)).collect(),
+        })
     }
 
     fn batch_report(&self, batch: usize, measured: BatchMeasured, limits: Limits) -> BatchReport {
@@ -219,14 +260,13 @@ impl Bench<'_> {
         }
     }
 
-    fn report(
-        &mut self,
-        load_seconds: f64,
-        first_token_seconds: f64,
-        limits: Limits,
-    ) -> Result<DecodeReport> {
+    fn report(&self, load_seconds: f64, first_token_seconds: f64, limits: Limits) -> Result<DecodeReport> {
         let (args, sizes) = (self.args, self.sizes);
-        let Measured { prefill, batches } = self.measure()?;
+        let Measured {
+            prefill,
+            batches,
+            steered,
+        } = self.measure()?;
         let prefill_tokens_per_s = median(prefill);
         let (least_prefill, _) = self.least_seconds(sizes.prefill, limits);
         let batches = args.batch.iter().zip(batches);
@@ -237,6 +277,7 @@ impl Bench<'_> {
         Ok(DecodeReport {
             prefill_tokens_per_s,
             decode,
+            steered,
             peak_rss_bytes: machine::peak_rss_bytes(),
             precision: args.run.precision.name.clone(),
             threads: self.model.loaded.pool().num_threads(),
@@ -262,6 +303,8 @@ struct Measured {
     prefill: Vec<f64>,
     /// In the order of the batch sizes.
     batches: Vec<BatchMeasured>,
+    /// In the order of the batch sizes above 1.
+    steered: Vec<SteeredReport>,
 }
 
 /// Timings of one batch size.
@@ -331,6 +374,7 @@ fn show(report: &DecodeReport) -> Result<()> {
             top.join(", ")
         ))?;
     }
+    steered::show(&report.steered)?;
     let memory = report.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| {
         format!("{:.0} MB", bytes as f64 / 1e6)
     });

@@ -4,6 +4,7 @@ pub(super) mod best_of_n;
 pub(super) mod decode;
 pub(super) mod precision;
 mod round;
+mod steered;
 
 /// Median of some measurements; NaN of none.
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,11 +1,12 @@
-//! One timed request: a prompt of random tokens and N candidates that never stop early. Knows no report.
+//! Timed requests: prompts of random tokens and candidates that never stop early. Knows no report.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use trimtab_base::{PromptKey, SampleStream, Seed, TokenId};
-use trimtab_decode::{AnswerExtractor, DecodeSpec, DecoderInputs, Sampling, StopRules};
-use trimtab_engine::{Engine, Event, Prompt, Request};
+use trimtab_decode::{AnswerExtractor, DecodeSpec, DecoderInputs, Sampling, Steering, StopRules};
+use trimtab_engine::{Engine, EngineStats, Event, Prompt, Request};
 use trimtab_model::stage_times::StageTimes;
 
 use crate::output;
@@ -74,7 +75,7 @@ fn fit_into(
     })
 }
 
-/// What a request took.
+/// What some requests took.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
     /// From submission until every candidate has its first token.
@@ -85,33 +86,68 @@ pub(super) struct Timing {
     pub(super) decoded_tokens: u64,
     /// Where the model's time in `decode` went.
     pub(super) stages: StageTimes,
+    /// Of `decode`, what prefix scorers took.
+    pub(super) scorers: Duration,
 }
 
-/// Runs a request of this shape to its end. `round` varies the prompt.
+impl Timing {
+    /// Tokens drawn a second once prompts are run.
+    pub(super) fn tokens_per_s(&self) -> f64 {
+        self.decoded_tokens as f64 / self.decode.as_secs_f64()
+    }
+}
+
+/// Runs a best-of-N request of this shape to its end. `round` varies the prompt.
 pub(super) fn run(model: &ReadyModel, engine: &mut Engine, shape: Shape, round: u64) -> Result<Timing> {
+    let request = request(model, &best_of(shape.batch), shape, round, Steering::default())?;
+    time(engine, vec![request], shape)
+}
+
+/// Runs requests to their ends: either one that draws as many candidates as the batch has, or as many as that, each
+/// with a prompt of its own.
+pub(super) fn time(engine: &mut Engine, requests: Vec<Request>, shape: Shape) -> Result<Timing> {
     let started = Instant::now();
-    engine.submit(request(model, shape, round)?)?;
-    // The step that ends the prompt also draws everybody's first token.
-    let mut prefilled: Option<(Duration, StageTimes)> = None;
+    let num_requests = requests.len();
+    for request in requests {
+        engine.submit(request)?;
+    }
+    let prompt_rows = (num_requests * shape.prompt) as u64;
+    // The step that ends the last prompt also draws everybody's first token.
+    let mut prefilled: Option<(Duration, StageTimes, EngineStats)> = None;
+    let mut num_tokens = 0;
     while !engine.is_idle() {
         let events = engine.step()?;
-        if prefilled.is_none() && engine.stats().rows >= shape.prompt as u64 {
-            prefilled = Some((started.elapsed(), engine.backend().stage_times()));
+        let stats = engine.stats();
+        // Rows after a prompt's last, which are decoded while others' prompts are run, are one each.
+        if prefilled.is_none() && stats.rows + num_requests as u64 >= prompt_rows + stats.output_rows {
+            prefilled = Some((started.elapsed(), engine.backend().stage_times(), stats));
         }
-        check(events, shape)?;
+        num_tokens += tokens_of(events)?;
+    }
+    let expected = (shape.batch * shape.new) as u64;
+    if num_tokens != expected {
+        bail!("expected {expected} tokens, the engine drew {num_tokens}");
     }
     let total = started.elapsed();
-    let (prefill, stages_before) = prefilled.context("the engine ended before the prompt was run")?;
+    let (prefill, stages_before, stats_before) =
+        prefilled.context("the engine ended before the prompts were run")?;
+    // One request has drawn a token for each candidate from its prompt's row, others one from each row.
+    let drawn_before = stats_before.output_rows + (shape.batch - num_requests) as u64;
     Ok(Timing {
         prefill,
         decode: total.saturating_sub(prefill),
-        decoded_tokens: (shape.batch * (shape.new - 1)) as u64,
+        decoded_tokens: expected.saturating_sub(drawn_before),
         stages: engine.backend().stage_times().since(&stages_before),
+        scorers: engine
+            .stats()
+            .scorer_time
+            .saturating_sub(stats_before.scorer_time),
     })
 }
 
-/// Refuses to time anything but the whole request.
-fn check(events: Vec<Event>, shape: Shape) -> Result<()> {
+/// Tokens drawn by requests that have ended. Refuses to time anything but whole requests.
+fn tokens_of(events: Vec<Event>) -> Result<u64> {
+    let mut num_tokens = 0;
     for event in events {
         match event {
             Event::Failed { error, .. } => return Err(error).context("a timed request failed"),
@@ -119,42 +155,44 @@ fn check(events: Vec<Event>, shape: Shape) -> Result<()> {
                 bail!("a timed request decides without asking")
             }
             Event::Committed { .. } => {}
-            Event::Finished { outcome, .. } => {
-                let expected = (shape.batch * shape.new) as u64;
-                if outcome.tokens_generated != expected {
-                    bail!(
-                        "expected {expected} tokens, the engine drew {}",
-                        outcome.tokens_generated
-                    );
-                }
-            }
+            Event::Finished { outcome, .. } => num_tokens += outcome.tokens_generated,
         }
     }
-    Ok(())
+    Ok(num_tokens)
 }
 
-fn request(model: &ReadyModel, shape: Shape, round: u64) -> Result<Request> {
+/// Draws as best-of-N does, and chooses without a reward, whose cost is not the engine's.
+pub(super) fn best_of(num_candidates: usize) -> DecodeSpec {
+    DecodeSpec::Majority {
+        num_candidates,
+        sampling: Sampling::REFERENCE,
+        answer: AnswerExtractor::Text,
+    }
+}
+
+/// A request that never stops early. `seed` varies the prompt and the draws.
+pub(super) fn request(
+    model: &ReadyModel,
+    spec: &DecodeSpec,
+    shape: Shape,
+    seed: u64,
+    steering: Steering,
+) -> Result<Request> {
     let vocab_len = model.loaded.config().vocab_len as f64;
-    let coins = SampleStream::new(Seed(round), PromptKey(0), 0, trimtab_base::rng::Purpose::Token);
+    let coins = SampleStream::new(Seed(seed), PromptKey(0), 0, trimtab_base::rng::Purpose::Token);
     let prompt: Vec<TokenId> = (0..shape.prompt as u64)
         .map(|step| TokenId((coins.uniform(step) * vocab_len) as u32))
         .collect();
-    // Draws as best-of-N does, and chooses without a reward, whose cost is not the engine's.
-    let spec = DecodeSpec::Majority {
-        num_candidates: shape.batch,
-        sampling: Sampling::REFERENCE,
-        answer: AnswerExtractor::Text,
-    };
     let decoder = spec.build(DecoderInputs {
         prompt_key: PromptKey::of_tokens(&prompt),
-        seed: Seed(round),
+        seed: Seed(seed),
         stop: StopRules {
             stop_tokens: Vec::new(),
             stop_strings: Vec::new(),
             max_new_tokens: shape.new,
         },
         token_bytes: model.loaded.token_bytes(),
-        steering: std::sync::Arc::default(),
+        steering: Arc::new(steering),
         trace: false,
     })?;
     Ok(Request {
