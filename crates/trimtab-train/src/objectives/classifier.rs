@@ -58,9 +58,10 @@ impl Objective<Heads> for BradleyTerry {
 
     fn loss(&self, heads: &Heads, batch: &PairBatch, _progress: Progress) -> Loss {
         let margin = heads.state.forward(batch.chosen.clone()) - heads.state.forward(batch.rejected.clone());
+        let [num_pairs] = margin.dims();
         Loss {
-            num_items: margin.dims()[0] as u64,
             sum: log_sigmoid(margin).sum().neg(),
+            num_items: num_pairs as u64,
         }
     }
 }
