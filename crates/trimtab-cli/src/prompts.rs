@@ -12,8 +12,14 @@ use trimtab_data::{PromptForm, PromptReader, RowRange};
 /// The built-in set, one prompt a line.
 const QUICKSTART: &str = include_str!("../data/quickstart_prompts.txt");
 
+/// Prompts of the same kinds, none of which is in the other set, one a line.
+const TRAINING: &str = include_str!("../data/training_prompts.txt");
+
 /// Name of the built-in set in configurations.
 pub(crate) const BUILTIN: &str = "builtin:quickstart";
+
+/// Name of the built-in set that scorers can be trained on, to be tried on [`BUILTIN`].
+pub(crate) const BUILTIN_TRAINING: &str = "builtin:training";
 
 /// A prompt with the other fields of its record.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +58,7 @@ pub(crate) fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Reads prompts: `builtin:quickstart`, `-` for standard input, `.jsonl` with a `prompt` field, data sets of other forms
+/// Reads prompts: `builtin:quickstart`, `builtin:training`, `-` for standard input, `.jsonl` with a `prompt` field, data sets of other forms
 /// (packed, Parquet, chat messages, transcripts of HH-RLHF, of which the first turn counts), else one per line.
 ///
 /// Without `duplicates` they are refused, but for dialogues: there the first turn alone is read, and what follows it
@@ -64,6 +70,7 @@ pub(crate) fn read_prompts(source: &str, duplicates: Option<Duplicates>) -> Resu
     let or = |default: Duplicates| duplicates.unwrap_or(default);
     match source {
         BUILTIN => distinct(source, text_lines(QUICKSTART), or(Duplicates::Refuse)),
+        BUILTIN_TRAINING => distinct(source, text_lines(TRAINING), or(Duplicates::Refuse)),
         "-" => {
             let mut text = String::new();
             std::io::stdin()
@@ -221,6 +228,15 @@ mod tests {
         let distinct: std::collections::HashSet<&str> = prompts.iter().map(|p| p.prompt.as_str()).collect();
         assert!(prompts.len() >= 16);
         assert_eq!(distinct.len(), prompts.len());
+        let training = read_prompts(BUILTIN_TRAINING, None).unwrap();
+        assert_eq!(training.num_duplicates, 0);
+        for prompt in &training.records {
+            assert!(
+                !distinct.contains(prompt.prompt.as_str()),
+                "{} is in both sets",
+                prompt.prompt
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a frontier run is, as users write it. Knows no model and no results.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +10,7 @@ use trimtab_reward::{ExternalLimits, RewardSpec};
 use trimtab_store::ModelRef;
 
 use super::identity::Fields;
-use super::methods::{Method, MethodEntry, SEED, SweepValue, expand, filled};
+use super::methods::{Method, MethodEntry, MethodTable, SEED, SweepValue, expand, filled};
 use crate::args::parse_precision;
 use crate::prompts::{self, Duplicates};
 use crate::resolve::open_store;
@@ -23,10 +24,13 @@ seed = 0
 max_new_tokens = 128                 # most tokens of an answer
 reference_samples = 4                # independent reference answers per prompt that methods are compared with
 precision = "int8"                   # int8, int8-wide, int4, bf16 or f32
+# A method can be a table: with scorers of `trimtab train scorer`, DIR*WEIGHT or DIR@MODEL*WEIGHT, and as a sweep:
+#   { decode = "cd-block:k={k},m=16", k = [2, 4, 6], scorers = ["runs/length"], series = "blockwise", label = "K = {k}" },
+#   { decode = "cd-token:weight=4", scorers = ["runs/help*0.8", "runs/length*{w}"], w = [-0.5, -1.0], floor = "help>=0.5" }
 # num_prompts = 100                  # only the first so many
 # skip = 1000                        # leave out the first so many, e.g. those that a scorer was trained on
 # duplicates = "first"               # of records with one prompt take the first: "first", or "refuse" if they differ
-# seeds = [0, 1, 2]                  # in place of seed: every method with each of them, means over all
+# seeds = [0, 1, 2]                  # in place of seed: each method with each, means over all; {seed} in a path is each
 # rewards_also = ["json"]            # further rewards that are reported, and no method chooses by
 # x_axis = "k"                       # a further figure over this variable of the sweeps
 # stop = ["\n\n"]                    # texts that end an answer
@@ -178,6 +182,26 @@ impl FrontierConfig {
         }
     }
 
+    /// The run with blocks chosen by a scorer beside its methods.
+    ///
+    /// # Errors
+    /// A path that is no text.
+    pub(crate) fn with_scorer(mut self, scorer: &Path) -> Result<Self> {
+        let scorer = scorer
+            .to_str()
+            .context("the folder's name is not UTF-8; choose another --out")?;
+        self.methods.push(MethodEntry::Table(MethodTable {
+            decode: "cd-block:k=4,m=16".to_owned(),
+            scorers: vec![scorer.to_owned()],
+            floor: None,
+            series: None,
+            label: Some("cd-block:k=4".to_owned()),
+            variables: BTreeMap::new(),
+        }));
+        self.methods()?;
+        Ok(self)
+    }
+
     /// Reads and checks a configuration. Relative paths of prompts and scorers are looked up beside the file.
     ///
     /// # Errors
@@ -239,7 +263,7 @@ impl FrontierConfig {
     }
 
     fn reads_prompt_file(&self) -> bool {
-        self.prompts != prompts::BUILTIN && self.prompts != "-"
+        ![prompts::BUILTIN, prompts::BUILTIN_TRAINING, "-"].contains(&self.prompts.as_str())
     }
 
     /// Makes the paths of files absolute, and looks the model's name up without fetching it.

@@ -9,3 +9,6 @@ mod frontier;
 mod generate;
 mod harness;
 mod models;
+mod rollout;
+mod steered_frontier;
+mod train;

@@ -36,8 +36,8 @@ fn entries_are_texts_tables_and_sweeps() {
     check(
         r#"methods = [{ decode = "cd-token:weight=2", w = [0.5, -1], scorers = ["a/help", "a/len_s{seed}*{w}"] }]"#,
         &[
-            "cd-token:weight=2 @ help + len_s{seed}*0.5",
-            "cd-token:weight=2 @ help + len_s{seed}*-1",
+            "cd-token:2 @ help + len_s{seed}*0.5",
+            "cd-token:2 @ help + len_s{seed}*-1",
         ],
     );
 }
