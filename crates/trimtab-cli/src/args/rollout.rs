@@ -11,6 +11,7 @@ use super::{RunArgs, count, parse_decode, parse_reward, parse_stop};
 /// Arguments of `rollout`.
 #[derive(Debug, Args)]
 #[command(after_help = help())]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct RolloutArgs {
     /// The model: alias, `org/name` of the hub, or a path.
     #[arg(long, short, default_value = "smollm2-135m-instruct")]

@@ -143,14 +143,13 @@ impl<'a> Intake<'a> {
             }
             let json = serde_json::to_vec(&row).context("cannot serialise a rollout")?;
             let prompt_idx = row.prompt_idx;
-            match self.fitted(row)? {
-                None => too_long += 1,
-                Some(_) => {
-                    scan.num_prompts += u64::from(last != Some(prompt_idx));
-                    last = Some(prompt_idx);
-                    scan.hasher.update(json);
-                }
+            if self.fitted(row)?.is_none() {
+                too_long += 1;
+                continue;
             }
+            scan.num_prompts += u64::from(last != Some(prompt_idx));
+            last = Some(prompt_idx);
+            scan.hasher.update(json);
         }
         scan.dropped.too_long = too_long;
         if scan.num_prompts == 0 {

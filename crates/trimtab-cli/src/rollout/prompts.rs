@@ -56,7 +56,7 @@ impl PromptSource {
     }
 
     /// The prompts from the beginning.
-    pub(super) fn iter(&self) -> Result<DistinctPrompts<'_>> {
+    pub(super) fn read(&self) -> Result<DistinctPrompts<'_>> {
         let records: Box<dyn Iterator<Item = Result<PromptRecord>>> = match &self.place {
             Place::Held(records) => Box::new(records.iter().cloned().map(Ok)),
             Place::File(path) => {

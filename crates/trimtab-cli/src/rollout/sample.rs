@@ -58,7 +58,7 @@ fn settings(setup: &Setup<'_>) -> BTreeMap<String, Value> {
 fn scan(setup: &Setup<'_>, source: &PromptSource) -> Result<(Scan, Encoded)> {
     let mut scan = Scan::default();
     let mut longest: Option<Encoded> = None;
-    let mut prompts = source.iter()?;
+    let mut prompts = source.read()?;
     while let Some(record) = prompts.next().transpose()? {
         setup
             .rewards
@@ -143,7 +143,7 @@ fn draw(
         return Ok(writer);
     }
     let mut prompts = source
-        .iter()?
+        .read()?
         .filter_map(|record| record.and_then(|record| encode(setup, record)).transpose())
         .zip(0_u64..);
     let mut sink = Sink::new(setup, writer, num_prompts);

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &RolloutArgs) -> Result<Summary> {
     };
     if let Input::Prompts(prompts) = &input {
         // The first prompt, or what is wrong with it.
-        prompts.iter()?.next().transpose()?;
+        prompts.read()?.next().transpose()?;
     }
     let setup = Setup {
         args,

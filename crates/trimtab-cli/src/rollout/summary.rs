@@ -199,12 +199,14 @@ impl Totals {
 /// Prompts from which on the resampling, whose time grows with them, gives the normal law's interval to all digits shown.
 const MANY_PROMPTS: usize = 20_000;
 
+/// 97.5% quantile of the normal law.
+const NORMAL_97_5: f64 = 1.959963984540054;
+
 /// 95% interval of a mean of independent values.
 fn interval(values: &[f64], seed: u64) -> Option<Interval> {
     if values.len() < MANY_PROMPTS {
         return Bootstrap::of_seed(Seed(seed)).mean_interval(values);
     }
-    const NORMAL_97_5: f64 = 1.959963984540054;
     let num = values.len() as f64;
     let mean = values.iter().sum::<f64>() / num;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (num - 1.0);
