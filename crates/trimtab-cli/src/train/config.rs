@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use trimtab_reward::RewardSpec;
+use trimtab_reward::{RewardSpec, RewardSpecError};
 use trimtab_store::ModelRef;
 use trimtab_train::{ScorerObjective, ScorerTrainConfig};
 
@@ -42,8 +42,8 @@ pub(crate) struct ScorerConfig {
     pub(crate) model: String,
     /// Rollouts: a folder, or a file of one shard.
     pub(crate) rollouts: PathBuf,
-    /// What the scorer is to foresee.
-    pub(crate) reward: RewardSpec,
+    /// What the scorer is to foresee: a column of the rollouts, or a reward.
+    pub(crate) reward: String,
     /// How it is trained. Default `cd-fudge`.
     #[serde(default = "default_objective")]
     pub(crate) objective: Objective,
@@ -130,6 +130,17 @@ impl ScorerConfig {
         Ok(config)
     }
 
+    /// The reward as a specification, if it is one; other names can only be columns.
+    pub(crate) fn reward_spec(&self) -> Result<RewardSpec, RewardSpecError> {
+        self.reward.parse()
+    }
+
+    /// What rollouts call the reward's column.
+    pub(crate) fn reward_name(&self) -> String {
+        self.reward_spec()
+            .map_or_else(|_| self.reward.clone(), |spec| spec.to_string())
+    }
+
     /// The training crate's part, objective and seed included.
     ///
     /// # Errors
@@ -182,6 +193,17 @@ mod tests {
             panic!("cd-q");
         };
         assert_eq!(num_steps, 4);
+    }
+
+    #[test]
+    fn rewards_have_one_name_and_columns_any() {
+        let name = |reward: &str| {
+            let text = format!("rollouts = \"r\"\nreward = {reward:?}");
+            ScorerConfig::parse(&text).unwrap().reward_name()
+        };
+        assert_eq!(name("length:1024"), "length");
+        assert_eq!(name("json*0.50 + length"), "json*0.5 + length");
+        assert_eq!(name("human rating"), "human rating");
     }
 
     #[test]

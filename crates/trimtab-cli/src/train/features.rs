@@ -42,13 +42,8 @@ impl Source<'_> {
             features_sha256: self.features.map(features_sha256).unwrap_or_default(),
             rollouts_sha256: self.rows.sha256.clone(),
             reward: self.reward.name().to_owned(),
-            reward_unit: self.unit().to_owned(),
+            reward_unit: self.reward.unit().to_owned(),
         }
-    }
-
-    /// Unit of the rewards: the rollouts' own word first.
-    pub(super) fn unit(&self) -> &str {
-        self.rows.unit.as_deref().unwrap_or_else(|| self.reward.unit())
     }
 
     /// The set, from the store or extracted now.

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use trimtab_base::RewardModel;
 use trimtab_data::RowRange;
 use trimtab_reward::ExternalLimits;
 use trimtab_runtime::{PromptStyle, token_features};
@@ -16,11 +17,11 @@ use super::features::Source;
 use super::own_model::{Own, Start};
 use super::report::TrainReport;
 use super::reward_head::finite;
-use super::rows::{Fits, Rows};
+use super::rows::{Column, Fits, Rows};
 use crate::args::parse_precision;
 use crate::progress::ItemProgress;
 use crate::resolve::ReadyModel;
-use crate::steering::{Models, build_reward};
+use crate::steering::{Models, before_models, build_reward};
 
 /// How to run; nothing here changes the scorer.
 #[derive(Debug, Clone)]
@@ -102,24 +103,19 @@ impl Data {
             threads: options.threads,
             style: &style,
         };
-        let reward = build_reward(&config.reward, &ExternalLimits::default(), &models)?;
+        let name = config.reward_name();
         let range = RowRange {
             skip: config.skip,
             limit: config.limit,
         };
         let model_sha256 = model.sha256();
         let fits = Fits {
-            reward: reward.name(),
+            reward: &name,
             model_sha256: &model_sha256,
             context_len: model.loaded.config().context_len,
         };
         let rows = Rows::scan(&config.rollouts, range, &fits)?;
-        if !rows.are_scored() {
-            crate::output::note(&format!(
-                "the rollouts have no reward {}, so they are scored now",
-                reward.name()
-            ));
-        }
+        let reward = reward_of(config, &rows, &models)?;
         let training = config.training()?;
         let has_actions = training.action_head;
         let features = has_actions.then(|| token_features(&model.loaded, config.features_len));
@@ -133,7 +129,7 @@ impl Data {
         let set = source.prefix_set()?;
         let has_own = training.depth != ScorerDepth::Head;
         let start = has_own.then(|| Start::read(&model, &rows)).transpose()?;
-        let reward_unit = source.unit().to_owned();
+        let reward_unit = reward.unit().to_owned();
         let (hidden_len, vocab_len) = (model.loaded.config().hidden_len, model.loaded.config().vocab_len);
         Ok(Self {
             set,
@@ -155,7 +151,7 @@ impl Data {
             format_version: FORMAT_VERSION,
             name: scorer_name(config.name.as_ref(), out)?,
             objective: config.training()?.objective.name().to_owned(),
-            reward: config.reward.to_string(),
+            reward: config.reward_name(),
             reward_unit: self.reward_unit.clone(),
             base: self.base.clone(),
             data_sha256: self.set.content_sha256(),
@@ -167,6 +163,31 @@ impl Data {
             model: None,
         })
     }
+}
+
+/// The reward of `rows`: built where they have to be scored, else by name and unit alone.
+fn reward_of(config: &ScorerConfig, rows: &Rows, models: &Models<'_>) -> Result<Box<dyn RewardModel>> {
+    let limits = ExternalLimits::default();
+    let name = config.reward_name();
+    if !rows.are_scored() {
+        let spec = config
+            .reward_spec()
+            .with_context(|| format!("{} has no column {name}", config.rollouts.display()))?;
+        crate::output::note(&format!(
+            "the rollouts have no column {name}, so they are scored now"
+        ));
+        return build_reward(&spec, &limits, models);
+    }
+    let of_spec = config
+        .reward_spec()
+        .ok()
+        .and_then(|spec| before_models(&spec, &limits).ok());
+    let unit = rows
+        .unit
+        .clone()
+        .or_else(|| of_spec.map(|reward| reward.unit().to_owned()))
+        .unwrap_or_else(|| "as in its column".to_owned());
+    Ok(Box::new(Column { name, unit }))
 }
 
 /// What reports call a scorer in `out`.

@@ -91,7 +91,7 @@ impl RewardModel for CountE {
     }
 }
 
-const PROMPTS: [&str; 5] = ["hello", "a", "the quick brown fox", "zebra", "one two three"];
+pub(crate) const PROMPTS: [&str; 5] = ["hello", "a", "the quick brown fox", "zebra", "one two three"];
 
 pub(crate) fn jobs(model: &LoadedModel, decode: &str, prompts: &[&str]) -> Vec<Job> {
     let job = |(idx, prompt): (usize, &&str)| Job {

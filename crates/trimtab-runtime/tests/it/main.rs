@@ -4,6 +4,7 @@
     reason = "a failed unwrap is a failed test, in helper functions too"
 )]
 
+mod asked;
 mod golden;
 mod jobs;
 mod prefix_features;
