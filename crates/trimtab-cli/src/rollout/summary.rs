@@ -80,12 +80,12 @@ impl Summary {
     /// For people.
     pub(crate) fn text(&self) -> String {
         let mut lines = vec![format!(
-            "{} responses to {} prompts, {:.1} tokens each, in {} ({} shards, content {})",
-            self.rows,
-            self.prompts,
+            "{} to {}, {:.1} tokens each, in {} ({}, content {})",
+            counted(self.rows, "response"),
+            counted(self.prompts, "prompt"),
             self.tokens as f64 / self.rows.max(1) as f64,
             self.out,
-            self.shards,
+            counted(self.shards as u64, "shard"),
             &self.content_sha256[..12]
         )];
         let ends: Vec<String> = self
@@ -97,11 +97,15 @@ impl Summary {
         let Dropped { duplicates, too_long } = self.dropped;
         if duplicates > 0 {
             lines.push(format!(
-                "{duplicates} rows with the prompt of an earlier one left out"
+                "{} with the prompt of an earlier one left out",
+                counted(duplicates, "row")
             ));
         }
         if too_long > 0 {
-            lines.push(format!("{too_long} rows that do not fit the context left out"));
+            lines.push(format!(
+                "left out as too long for the context: {}",
+                counted(too_long, "row")
+            ));
         }
         if !self.rewards.is_empty() {
             lines.push(self.table());
@@ -129,6 +133,12 @@ impl Summary {
         }
         table.to_string()
     }
+}
+
+/// A number of things in words.
+fn counted(num: u64, what: &str) -> String {
+    let plural = if num == 1 { "" } else { "s" };
+    format!("{num} {what}{plural}")
 }
 
 /// Sums over a folder; one number per prompt and reward is kept.
