@@ -263,3 +263,118 @@ fn steering_that_cannot_work_is_refused() {
     );
     assert!(!Path::new("x").exists());
 }
+
+#[test]
+fn a_reward_is_trained_on_preferences_and_chooses() {
+    let world = World::new();
+    let model = world.model();
+    let pair = |idx: usize| {
+        format!(
+            "{{\"prompt\": \"question {idx}\", \"chosen\": \"yes please {idx}\", \"rejected\": \"no {idx}\"}}\n"
+        )
+    };
+    world.write("pairs.jsonl", &(0..24).map(pair).collect::<String>());
+    let train = "[train]\nepochs = 4\ntrunk_len = 4\neval_fraction = 0.25\n";
+    let text = |lines: &str| format!("model = {model:?}\npairs = \"pairs.jsonl\"\n{lines}\n{train}");
+    world.write("kind.toml", &text("output = \"log-probability\""));
+    let report = world.json(&["train", "reward-head", "kind.toml", "--json"]);
+    let card = &report["card"];
+    assert_eq!(
+        (&card["objective"], &card["num_prefixes"]),
+        (&"classifier".into(), &48.into())
+    );
+    assert!(card["metrics"]["accuracy"].as_f64().unwrap() >= 0.5, "{card}");
+    let args = ["--decode", "bon:3", "--reward", "head:kind*2 + json", "--json"];
+    let report = world.json(&generate(&world, &model, &args));
+    let rewards = report["candidates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["reward"].as_f64().unwrap());
+    let rewards: Vec<f64> = rewards.collect();
+    assert!(
+        rewards.iter().all(|&reward| reward < 1.0),
+        "log-probabilities are negative: {rewards:?}"
+    );
+    let chosen = report["chosen"].as_u64().unwrap() as usize;
+    assert!(rewards.iter().all(|&reward| reward <= rewards[chosen]));
+    let other = other_model(&world);
+    world.fails(&generate(&world, &other, &args), &["kind", "was trained on"]);
+    // A head steers blocks too, as any reward does.
+    let as_scorer = [
+        "--decode",
+        "cd-block:k=2,m=4",
+        "--scorer",
+        "kind",
+        "--scorer",
+        "reward:head:kind*0.5",
+        "--json",
+    ];
+    let report = world.json(&generate(&world, &model, &as_scorer));
+    assert_eq!(report["values"].as_array().unwrap().len(), 2);
+    let too_long = format!(
+        "{{\"prompt\": \"a\", \"chosen\": \"{}\", \"rejected\": \"b\"}}\n",
+        "c d ".repeat(100)
+    );
+    world.write("pairs.jsonl", &format!("{}{too_long}", pair(0)));
+    world.write("long.toml", &text(""));
+    world.fails(
+        &["train", "reward-head", "long.toml"],
+        &["row 2", "context of 128", "drop_long"],
+    );
+    assert!(!world.path("long").exists());
+}
+
+#[test]
+fn rewards_stand_in_for_scorers_and_floors_hold_one_of_them() {
+    let world = World::new();
+    let model = world.model();
+    let steered = [
+        "--decode",
+        "cd-block:k=4,m=4",
+        "--scorer",
+        "reward:keywords:e|a",
+        "--scorer",
+        "reward:length*-1",
+        "--keep",
+        "reward:length>=-6.5",
+        "--json",
+        "--trace",
+    ];
+    let report = world.json(&generate(&world, &model, &steered));
+    assert_eq!(report["scorers"][0]["name"], "reward:keywords:e|a");
+    assert_eq!(report["scorers"][0]["unit"], "keywords found");
+    assert!(!report["trace"].as_array().unwrap().is_empty());
+    let by_tokens = ["--decode", "cd-token:weight=1", "--scorer", "reward:length"];
+    world.fails(
+        &generate(&world, &model, &by_tokens),
+        &["cd-token needs", "cd-block"],
+    );
+    let unknown = ["--decode", "cd-block:k=2,m=4", "--scorer", "reward:lenght"];
+    world.fails(&generate(&world, &model, &unknown), &["did you mean `length`"]);
+    let no_floor = [
+        "--decode",
+        "cd-block:k=2,m=4",
+        "--scorer",
+        "reward:length",
+        "--keep",
+        "size>=1",
+    ];
+    world.fails(
+        &generate(&world, &model, &no_floor),
+        &["\"size\"", "reward:length"],
+    );
+    let memory = [
+        "--decode",
+        "cd-block:k=64,m=100",
+        "-n",
+        "100",
+        "--scorer",
+        "reward:length",
+        "--kv-memory",
+        "1",
+    ];
+    let mut args = vec!["generate", "hello", "-m", &model];
+    args.extend_from_slice(&memory);
+    world.fails(&args, &["branches", "memory"]);
+}
