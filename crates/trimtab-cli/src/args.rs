@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Fetch a small model, answer built-in prompts by sampling, best-of-4 and best-of-16, and report.
+    /// Fetch a small model, train a small scorer for it, compare sampling, best-of-N and blockwise control, and report.
     Quickstart(QuickstartArgs),
     /// List, fetch, locate, check and remove models.
     #[command(subcommand)]

@@ -229,15 +229,19 @@ fn method(table: &MethodTable, variables: BTreeMap<String, String>) -> Result<Me
         .collect::<Result<Vec<ScorerTerm>>>()?;
     check_scorers(&decode, scorers.len())?;
     let floor = table.floor.as_ref().map(filled);
+    let (series, label) = (
+        table.series.as_ref().map(filled),
+        table.label.as_ref().map(filled),
+    );
     Ok(Method {
         name: name(&decode, &scorers, floor.as_deref()),
         decode,
         scorers,
         floor,
         shown_as: ShownAs {
-            series: table.series.as_ref().map(filled),
-            label: table.label.as_ref().map(filled),
-            variables: variables.clone(),
+            series,
+            label,
+            variables,
         },
     })
 }

@@ -193,7 +193,7 @@ fn every_seed_has_its_numbers_and_the_mean_is_over_all() {
             .collect();
         assert_eq!(alone, by_seed, "a seed draws what it draws alone");
         assert!(
-            (reward(point) - (alone[0] + alone[1]) / 2.0).abs() < 2e-6,
+            (reward(point) - f64::midpoint(alone[0], alone[1])).abs() < 2e-6,
             "{point}"
         );
         assert!(
