@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use trimtab_base::{RewardModel, Seed, TokenBytes, TokenId};
 use trimtab_decode::StopRules;
-use trimtab_engine::EngineConfig;
+use trimtab_engine::{EngineConfig, EngineError};
 use trimtab_reward::ExternalLimits;
 use trimtab_runtime::{
     Job, JobResult, Judges, PromptStyle, RunEvent, RunLimits, RuntimeError, run_judged_jobs,
@@ -208,9 +208,19 @@ fn run(
         },
     );
     progress.finish();
-    ran?;
+    ran.map_err(|error| with_memory(args, error))?;
     let result = result.context("the engine ended without an answer")?;
     Ok((result, stream.shown))
+}
+
+/// Says which arguments make up a request that does not fit the memory for keys and values.
+fn with_memory(args: &GenerateArgs, error: anyhow::Error) -> anyhow::Error {
+    let is_over = |cause: &RuntimeError| matches!(cause, RuntimeError::Engine { cause, .. } if matches!(**cause, EngineError::OverBudget { .. }));
+    if !error.downcast_ref::<RuntimeError>().is_some_and(is_over) {
+        return error;
+    }
+    let memory = args.run.kv_memory;
+    error.context(format!("{} does not fit --kv-memory {memory} (MiB)", args.decode))
 }
 
 fn job(

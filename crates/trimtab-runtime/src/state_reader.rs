@@ -18,7 +18,7 @@ use trimtab_model::{BatchRow, ForwardOutput, Model, RowInput, Workspace};
 use crate::error::RuntimeError;
 use crate::loaded::LoadedModel;
 
-/// How a [`StateReader`] uses memory; nothing here changes a bit of what is read.
+/// How much memory the reading of states takes; nothing here changes a bit of what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReaderLimits {
     /// Most rows in one pass, at least 1. Logits of all of them are held at once: `rows * vocab * 4` bytes.

@@ -30,7 +30,7 @@ trunk_len = 512                   # width of the hidden layer of each head; 0 fo
 depth = "head"                    # or "lora", "full": weights of its own, which steer by text and take hours on a CPU
 action_head = true                # false for a scorer that steers by blocks only
 eval_fraction = 0.1               # share of prompts that judge the scorer
-optim = { batch_len = 4096, learning_rate = 1e-3, weight_decay = 0.01, warmup_fraction = 0.03 }
+optim = { batch_len = 1024, learning_rate = 1e-3, weight_decay = 0.01, warmup_fraction = 0.03 }
 "#;
 
 /// Training of one scorer.

@@ -48,7 +48,7 @@ fn generate<'a>(world: &'a World, model: &'a str, more: &[&'a str]) -> Vec<&'a s
 }
 
 #[test]
-fn a_scorer_is_trained_and_steers() {
+fn a_scorer_is_trained_once_for_all() {
     let world = world_with_rollouts();
     let fudge = config(&world, "fudge.toml", "reward = \"length\"\nname = \"long\"");
     let report = world.json(&["train", "scorer", &fudge, "--json"]);
@@ -80,7 +80,15 @@ fn a_scorer_is_trained_and_steers() {
         std::fs::read(world.path("fudge/scorer.safetensors")).unwrap(),
         before
     );
+}
 
+#[test]
+fn a_trained_scorer_steers_and_its_choices_are_explained() {
+    let world = world_with_rollouts();
+    let fudge = config(&world, "fudge.toml", "reward = \"length\"");
+    let q = config(&world, "other.toml", "reward = \"length\"\nobjective = \"cd-q\"");
+    world.ok(&["train", "scorer", &fudge]);
+    world.ok(&["train", "scorer", &q]);
     let model = world.model();
     let blocks = [
         "--decode",
@@ -154,7 +162,7 @@ fn other_model(world: &World) -> String {
     let folder = world.path("changed");
     std::fs::create_dir(&folder).unwrap();
     let mut bytes = std::fs::read(world.path("tiny.bin")).unwrap();
-    let place = bytes.len() / 2 & !3;
+    let place = (bytes.len() / 2) & !3;
     bytes[place..place + 4].copy_from_slice(&0.125_f32.to_le_bytes());
     std::fs::write(folder.join("tiny.bin"), bytes).unwrap();
     std::fs::copy(world.path("tokenizer.bin"), folder.join("tokenizer.bin")).unwrap();
@@ -376,5 +384,5 @@ fn rewards_stand_in_for_scorers_and_floors_hold_one_of_them() {
     ];
     let mut args = vec!["generate", "hello", "-m", &model];
     args.extend_from_slice(&memory);
-    world.fails(&args, &["branches", "memory"]);
+    world.fails(&args, &["cd-block:k=64,m=100", "--kv-memory 1 (MiB)", "branches"]);
 }
