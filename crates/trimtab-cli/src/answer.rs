@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use trimtab_base::{RewardModel, Seed, TokenBytes, TokenId};
-use trimtab_decode::StopRules;
+use trimtab_decode::{DecodeSpec, StopRules};
 use trimtab_engine::{EngineConfig, EngineError};
 use trimtab_reward::ExternalLimits;
 use trimtab_runtime::{
@@ -176,7 +176,7 @@ fn run(
     let job = job(args, shown.trace, (model, style, prompt), scorers)?;
     let progress = AnswerProgress::new(
         job.token_ids.len(),
-        args.decode.num_candidates(),
+        num_drawn_at_once(&args.decode),
         job.stop.max_new_tokens,
     );
     let mut engine = model.engine(args.run.kv_memory, EngineConfig::standard())?;
@@ -197,12 +197,12 @@ fn run(
         &mut |event| {
             match event {
                 RunEvent::Finished(finished) => result = Some(finished),
-                RunEvent::Stepped { rows } => progress.stepped(rows),
+                RunEvent::Stepped { rows } if stream.shown.is_empty() => progress.stepped(rows),
                 RunEvent::Committed { token_ids, .. } if shown.streams => {
                     progress.finish();
                     stream.show(&token_ids, token_bytes.as_ref())?;
                 }
-                RunEvent::Committed { .. } => {}
+                RunEvent::Stepped { .. } | RunEvent::Committed { .. } => {}
             }
             Ok(())
         },
@@ -211,6 +211,14 @@ fn run(
     ran.map_err(|error| with_memory(args, error))?;
     let result = result.context("the engine ended without an answer")?;
     Ok((result, stream.shown))
+}
+
+/// Tokens that are drawn for each of the answer's.
+fn num_drawn_at_once(decode: &DecodeSpec) -> usize {
+    match decode {
+        DecodeSpec::CdBlock(config) => config.beams * config.num_candidates,
+        decode => decode.num_candidates(),
+    }
 }
 
 /// Says which arguments make up a request that does not fit the memory for keys and values.

@@ -97,9 +97,11 @@ fn block_table(scorers: &[ScorerReport], candidates: &[TracedBlock]) -> Table {
 
 /// A table with a column for each scorer between others.
 fn new_table(scorers: &[ScorerReport], before: &[&str], after: &[&str]) -> Table {
-    let values = scorers
-        .iter()
-        .map(|scorer| format!("{}*{} ({})", scorer.name, scorer.weight, scorer.unit));
+    let values = scorers.iter().map(|scorer| {
+        // What follows a comma explains the unit.
+        let unit = scorer.unit.split(',').next().unwrap_or_default();
+        format!("{}*{} ({unit})", scorer.name, scorer.weight)
+    });
     let before = before.iter().map(|&name| name.to_owned());
     let after = after.iter().map(|&name| name.to_owned());
     let mut table = Table::new();

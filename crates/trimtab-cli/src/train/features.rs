@@ -1,7 +1,8 @@
 //! Prefix sets by their content: extracted once, found again by every scorer on the same states. Knows the store's place.
 //!
 //! A set's folder is named by the hash of what it was made from, so that CD-FUDGE and CD-Q on one reward share it, as do
-//! runs that differ in their training alone. One that was stopped goes on after its last whole shard.
+//! runs that differ in their training alone; another reward of the same rollouts takes the states over. A set that was
+//! stopped goes on after its last whole shard.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,10 @@ impl Source<'_> {
             feature_len: self.features.map_or(0, |features| features.len),
             features_sha256: self.features.map(features_sha256).unwrap_or_default(),
             rollouts_sha256: self.rows.sha256.clone(),
-            reward: self.reward.name().to_owned(),
+            reward: match &self.rows.rewards_sha256 {
+                Some(sha256) => format!("{} {sha256}", self.reward.name()),
+                None => self.reward.name().to_owned(),
+            },
             reward_unit: self.reward.unit().to_owned(),
         }
     }
@@ -58,9 +62,13 @@ impl Source<'_> {
     }
 
     fn extract(&self, folder: &Path, header: PrefixSetHeader) -> Result<PrefixSet> {
+        let known = same_states(folder, &header)?;
         let mut writer = PrefixSetWriter::create(folder, header)?;
         if writer.is_complete() {
             return Ok(PrefixSet::open(folder)?);
+        }
+        if let Some(known) = known {
+            return self.take_over(&known, writer);
         }
         let what = "reading states";
         let mut start = writer.num_durable();
@@ -85,6 +93,31 @@ impl Source<'_> {
             })?;
         }
         progress.finish();
+        Ok(writer.finish()?)
+    }
+
+    /// Copies the states of a set that differs in the reward alone.
+    fn take_over(&self, known: &PrefixSet, mut writer: PrefixSetWriter) -> Result<PrefixSet> {
+        let mut rows = self.rows.read_from(0)?;
+        let mut number = 0;
+        for shard_idx in 0..known.shards().len() {
+            let shard = known.shard(shard_idx)?;
+            let chunk: Vec<Rollout> = rows.by_ref().take(shard.num_responses()).collect::<Result<_>>()?;
+            let rewards = self.rows.rewards(number, &chunk, self.reward)?;
+            let done = writer.num_durable();
+            for (idx, &reward) in rewards.iter().enumerate() {
+                if number + idx as u64 >= done {
+                    writer.push(&ResponseFeatures {
+                        hidden: shard.hidden(idx).iter().map(|value| value.to_f32()).collect(),
+                        expected_features: shard.expected_features(idx).to_vec(),
+                        token_ids: shard.token_ids(idx).to_vec(),
+                        reward,
+                        key: shard.key(idx),
+                    })?;
+                }
+            }
+            number += chunk.len() as u64;
+        }
         Ok(writer.finish()?)
     }
 
@@ -120,6 +153,37 @@ impl Source<'_> {
             },
         )
     }
+}
+
+/// A finished set beside `folder` with the states that `header` describes, whatever their rewards.
+fn same_states(folder: &Path, header: &PrefixSetHeader) -> Result<Option<PrefixSet>> {
+    let beside = folder.parent().unwrap_or(folder);
+    let Ok(entries) = std::fs::read_dir(beside) else {
+        return Ok(None);
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()
+        .with_context(|| format!("cannot list {}", beside.display()))?;
+    paths.sort();
+    let fits = |set: &PrefixSet| {
+        let of_states = |header: &PrefixSetHeader| PrefixSetHeader {
+            reward: String::new(),
+            reward_unit: String::new(),
+            ..header.clone()
+        };
+        of_states(set.header()) == of_states(header)
+    };
+    // What does not open is unfinished, or of another version.
+    let known = paths
+        .iter()
+        .filter_map(|path| PrefixSet::open(path).ok())
+        .find(fits);
+    // One shard at a time is enough for a copy.
+    if let Some(set) = &known {
+        set.limit_memory(0);
+    }
+    Ok(known)
 }
 
 /// Where the set of `header` lies.

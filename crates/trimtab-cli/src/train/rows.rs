@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use trimtab_base::{RewardError, RewardModel, ScoreInput, TokenId};
 use trimtab_data::{Rollout, RolloutReader, RowRange};
 
+use super::features::hex;
+
 /// Some rows of rollouts with their rewards.
 pub(super) struct Rows {
     path: PathBuf,
@@ -17,6 +19,8 @@ pub(super) struct Rows {
     pub(super) len: u64,
     /// SHA-256 of tokens and texts, wherever the rows lie, in hexadecimal.
     pub(super) sha256: String,
+    /// SHA-256 of the rewards in the column, in hexadecimal: one name may be given to other numbers.
+    pub(super) rewards_sha256: Option<String>,
     /// Unit of the column, where the rollouts say it.
     pub(super) unit: Option<String>,
 }
@@ -57,7 +61,7 @@ impl Rows {
                 .map(|column| column.unit.clone())
         });
         let (mut len, mut has_reward) = (0, None);
-        let mut hasher = Sha256::new();
+        let (mut hasher, mut rewards) = (Sha256::new(), Sha256::new());
         for row in reader {
             let row = row?;
             let label = || format!("{place} row {}", range.skip + len + 1);
@@ -73,22 +77,22 @@ impl Rows {
             }
             let content = (&row.prompt_token_ids, &row.response_token_ids, &row.response);
             hasher.update(serde_json::to_vec(&content).context("cannot serialise a rollout")?);
+            if let Some(reward) = reward {
+                rewards.update(reward.to_le_bytes());
+            }
             len += 1;
         }
         if len == 0 {
             bail!("{place} has no rollouts after the first {}", range.skip);
         }
-        let digest = hasher.finalize();
+        let has_reward = has_reward == Some(true);
         Ok(Self {
             path: path.to_owned(),
             range,
-            column: (has_reward == Some(true)).then(|| fits.reward.to_owned()),
+            column: has_reward.then(|| fits.reward.to_owned()),
+            rewards_sha256: has_reward.then(|| hex(&rewards.finalize())),
             len,
-            sha256: digest
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<Vec<_>>()
-                .concat(),
+            sha256: hex(&hasher.finalize()),
             unit,
         })
     }

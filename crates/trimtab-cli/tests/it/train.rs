@@ -73,6 +73,15 @@ fn a_scorer_is_trained_once_for_all() {
     );
     assert!(ran.stderr.contains("--scorer other"), "{}", ran.stderr);
 
+    // So does another reward.
+    let e = config(&world, "e.toml", "reward = \"keywords:e\"");
+    let ran = world.run(&["train", "scorer", &e, "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("reading states"), "{}", ran.stderr);
+    let card: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(card["card"]["reward_unit"], "keywords found");
+    assert_ne!(card["card"]["data_sha256"], report["card"]["data_sha256"]);
+
     // A run that is over changes nothing when it is asked for again.
     let before = std::fs::read(world.path("fudge/scorer.safetensors")).unwrap();
     assert_eq!(world.json(&["train", "scorer", &fudge, "--json"]), report);
@@ -139,7 +148,7 @@ fn a_trained_scorer_steers_and_its_choices_are_explained() {
         "fudge",
     ]);
     assert!(
-        explained.contains("after 0 tokens") && explained.contains("fudge*1 (nats"),
+        explained.contains("after 0 tokens") && explained.contains("fudge*1 (nats)"),
         "{explained}"
     );
     let explained = world.ok(&[
