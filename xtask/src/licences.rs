@@ -1,6 +1,10 @@
-//! The licence of every package in Cargo.lock, against the list of those that a user of Trimtab can accept without
-//! reading. Reads `cargo metadata`; knows nothing of the code.
+//! The licence of every package that any build of the workspace takes, against the list of those that a user of Trimtab can accept without
+//! reading. Reads `cargo metadata` and `cargo tree`; knows nothing of the code.
+//!
+//! Cargo.lock and `cargo metadata` also list packages of features that nobody turned on but some dependency mentions
+//! weakly (`dep?/feature`); no build has them, on any platform, so they are left out.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,11 +36,18 @@ const ALLOWED: [&str; 14] = [
 /// Exceptions to a licence that only widen what it permits.
 const ALLOWED_WITH: [&str; 1] = ["LLVM-exception"];
 /// Packages allowed by name: (package, licence, why).
-const ALLOWED_PACKAGES: [(&str, &str, &str); 1] = [(
-    "option-ext",
-    "MPL-2.0",
-    "file-level copyleft; used unchanged, below `dirs`",
-)];
+const ALLOWED_PACKAGES: [(&str, &str, &str); 2] = [
+    (
+        "colored",
+        "MPL-2.0",
+        "file-level copyleft; used unchanged, below `burn-tensor`",
+    ),
+    (
+        "option-ext",
+        "MPL-2.0",
+        "file-level copyleft; used unchanged, below `dirs`",
+    ),
+];
 
 /// One package of the lock file.
 #[derive(Debug)]
@@ -100,22 +111,48 @@ pub fn print_table(root: &Path) -> anyhow::Result<()> {
 }
 
 fn packages(root: &Path) -> anyhow::Result<Vec<Package>> {
-    let output = Command::new(cargo_path())
-        .args(["metadata", "--format-version", "1", "--locked", "--all-features"])
-        .current_dir(root)
-        .output()
-        .context("cannot start cargo metadata")?;
-    if !output.status.success() {
-        bail!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+    let built = built_packages(root)?;
+    let metadata = cargo_output(root, "metadata --format-version 1 --locked --all-features")?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
     let list = metadata["packages"]
         .as_array()
         .context("cargo metadata lists no packages")?;
-    list.iter().map(package).collect()
+    let mut packages: Vec<Package> = list.iter().map(package).collect::<anyhow::Result<_>>()?;
+    packages.retain(|package| built.contains(&(package.name.clone(), package.version.clone())));
+    Ok(packages)
+}
+
+/// Name and version of every package that a build can take: all members, features, kinds of dependency and platforms.
+fn built_packages(root: &Path) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let words =
+        "tree --workspace --locked --all-features --target all --edges all --prefix none --format {p}";
+    let tree = cargo_output(root, words)?;
+    let named = tree.lines().filter_map(|line| {
+        let (name, rest) = line.split_once(" v")?;
+        let version = rest.split_whitespace().next()?;
+        Some((name.to_owned(), version.to_owned()))
+    });
+    let built: BTreeSet<_> = named.collect();
+    if built.is_empty() {
+        bail!("cargo tree lists no packages");
+    }
+    Ok(built)
+}
+
+/// What cargo prints for `words`.
+fn cargo_output(root: &Path, words: &str) -> anyhow::Result<String> {
+    let output = Command::new(cargo_path())
+        .args(words.split(' '))
+        .current_dir(root)
+        .output()
+        .with_context(|| format!("cannot start cargo {words}"))?;
+    if !output.status.success() {
+        bail!(
+            "cargo {words} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("cargo {words} printed no text"))
 }
 
 fn package(value: &Value) -> anyhow::Result<Package> {

@@ -30,7 +30,10 @@ pub fn tokenwise_objective_nats(
 }
 
 fn mean_value(log_probs: &[f64], values: &[f64]) -> f64 {
-    let possible = log_probs.iter().zip(values).filter(|(p, _)| **p > f64::NEG_INFINITY);
+    let possible = log_probs
+        .iter()
+        .zip(values)
+        .filter(|(p, _)| **p > f64::NEG_INFINITY);
     possible.map(|(log_prob, value)| log_prob.exp() * value).sum()
 }
 
@@ -52,7 +55,11 @@ mod tests {
 
     /// The law of Eq. 3 and the logarithm of its normaliser.
     fn tilted(lambda: f64, reference: &[f64], values: &[f64]) -> (Vec<f64>, f64) {
-        let sums: Vec<f64> = reference.iter().zip(values).map(|(p, v)| p + lambda * v).collect();
+        let sums: Vec<f64> = reference
+            .iter()
+            .zip(values)
+            .map(|(p, v)| p + lambda * v)
+            .collect();
         let log_norm = sums.iter().map(|sum| sum.exp()).sum::<f64>().ln();
         (sums.iter().map(|sum| sum - log_norm).collect(), log_norm)
     }
@@ -71,7 +78,10 @@ mod tests {
             let (policy, log_norm) = tilted(lambda, &reference, &values);
             let objective = tokenwise_objective_nats(lambda, &policy, &reference, &values);
             let expected = log_norm - lambda * mean_value(&reference, &values);
-            assert!((objective - expected).abs() < 1e-12, "{lambda}: {objective} {expected}");
+            assert!(
+                (objective - expected).abs() < 1e-12,
+                "{lambda}: {objective} {expected}"
+            );
         }
     }
 

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The experiments of docs/experiments/controlled_decoding.md, from prompts to reports, below out/cd. Every step goes on
+# where it was stopped, and what is there already is not made again.
+#
+#   runs/controlled_decoding/run.sh e1        # or e2, e3, e4, e5; no argument: all
+#
+# Prompts: HH-RLHF harmless-base, test split, first turns (see ../shared/data in the configurations). The first 1,000
+# distinct prompts are for training, the next 100 are answered.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+trimtab="${TRIMTAB:-${CARGO_TARGET_DIR:-target}/release/trimtab}"
+hh="${HH:-../shared/data/hh-rlhf/harmless-base.test.jsonl.gz}"
+here=runs/controlled_decoding
+short=(--system "Answer in one short sentence." --stop $'\n' --max-new-tokens 384)
+
+rollouts() {
+  "$trimtab" rollout --prompts "$hh" --num-prompts 600 --per-prompt 4 "${short[@]}" --reward length --out out/cd/rollouts
+}
+
+# A scorer for each seed, so that intervals over seeds hold the spread of training as well.
+scorers() { # configuration
+  for seed in 0 1 2; do
+    "$trimtab" train scorer "$here/$1.toml" --seed "$seed" --out "out/cd/$1_$seed"
+  done
+}
+
+e1() {
+  rollouts
+  scorers length_fudge
+  scorers length_cdq
+  "$trimtab" frontier "$here/e1_length.toml" --out out/cd/e1
+}
+
+mkdir -p out/cd
+for experiment in "${@:-e1}"; do
+  "$experiment"
+done
