@@ -9,10 +9,12 @@ use trimtab_model::PrecisionPlan;
 use trimtab_reward::{REWARDS, RewardSpec};
 use trimtab_store::SourcePolicy;
 
+mod eval;
 mod rollout;
 mod steering;
 mod train;
 
+pub(crate) use eval::{EvalCommand, EvalPreferenceArgs};
 pub(crate) use rollout::RolloutArgs;
 pub(crate) use steering::SteeringArgs;
 pub(crate) use train::{TrainArgs, TrainCommand};
@@ -52,6 +54,9 @@ pub(crate) enum Command {
     /// Train scorers, and rewards on preferences.
     #[command(subcommand)]
     Train(TrainCommand),
+    /// Compare scorers and reward heads with people's preferences.
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Run decoding methods over prompts and report reward and win rate against KL and tokens.
     Frontier(FrontierArgs),
     /// Measure speed, memory and precision on this machine.

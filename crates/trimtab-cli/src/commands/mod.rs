@@ -2,6 +2,7 @@
 
 mod bench;
 mod completions;
+mod eval;
 mod explain;
 mod frontier;
 mod generate;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: Cli) -> Result<Verdict> {
         Command::Explain(args) => explain::run(&args),
         Command::Rollout(args) => rollout::run(&args),
         Command::Train(command) => train::run(&command),
+        Command::Eval(command) => eval::run(&command),
         Command::Frontier(args) => frontier::run(&args),
         Command::Bench(BenchCommand::Decode(args)) => bench::decode::run(&args),
         Command::Bench(BenchCommand::BestOfN(args)) => bench::best_of_n::run(&args),

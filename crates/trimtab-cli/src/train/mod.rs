@@ -11,5 +11,6 @@ mod rows;
 mod run;
 
 pub(crate) use config::{EXAMPLE_CONFIG, ScorerConfig};
+pub(crate) use pairs::{PairSource, final_states};
 pub(crate) use reward_head::{EXAMPLE_CONFIG as REWARD_HEAD_EXAMPLE, RewardHeadConfig, train_reward_head};
 pub(crate) use run::{TrainOptions, train};

@@ -21,11 +21,11 @@ use crate::resolve::ReadyModel;
 const CHUNK_LEN: usize = 256;
 
 /// Which pairs, and how they are read.
-pub(super) struct PairSource<'a> {
-    pub(super) path: &'a Path,
-    pub(super) range: RowRange,
-    pub(super) drop_long: bool,
-    pub(super) precision: &'a str,
+pub(crate) struct PairSource<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) range: RowRange,
+    pub(crate) drop_long: bool,
+    pub(crate) precision: &'a str,
 }
 
 /// One pair as token ids.
@@ -40,7 +40,7 @@ struct Encoded {
 ///
 /// # Errors
 /// The first pair that cannot be used, before any state is read.
-pub(super) fn final_states(source: &PairSource<'_>, model: &ReadyModel) -> Result<PairedStates> {
+pub(crate) fn final_states(source: &PairSource<'_>, model: &ReadyModel) -> Result<PairedStates> {
     let found = scan(source, model)?;
     let header = PrefixSetHeader {
         base_name: model.stored.name.clone(),

@@ -281,6 +281,33 @@ fn steering_that_cannot_work_is_refused() {
     assert!(!Path::new("x").exists());
 }
 
+/// The head agrees with the pairs it was trained on.
+fn judges_preferences(world: &World, model: &str) {
+    let report = world.json(&preference(model, &["--json"]));
+    let line = &report[0];
+    assert_eq!(
+        (&line["num_pairs"], &line["objective"]),
+        (&24.into(), &"classifier".into())
+    );
+    let accuracy = line["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.9, "the head has seen these pairs: {line}");
+    assert!(line["accuracy_ci"][0].as_f64().unwrap() < accuracy, "{line}");
+}
+
+fn preference<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec![
+        "eval",
+        "preference",
+        "kind",
+        "--pairs",
+        "pairs.jsonl",
+        "-m",
+        model,
+    ];
+    args.extend_from_slice(more);
+    args
+}
+
 #[test]
 fn a_reward_is_trained_on_preferences_and_chooses() {
     let world = World::new();
@@ -301,6 +328,7 @@ fn a_reward_is_trained_on_preferences_and_chooses() {
         (&"classifier".into(), &48.into())
     );
     assert!(card["metrics"]["accuracy"].as_f64().unwrap() >= 0.5, "{card}");
+    judges_preferences(&world, &model);
     let args = ["--decode", "bon:3", "--reward", "head:kind*2 + json", "--json"];
     let report = world.json(&generate(&world, &model, &args));
     let rewards = report["candidates"]
@@ -317,6 +345,7 @@ fn a_reward_is_trained_on_preferences_and_chooses() {
     assert!(rewards.iter().all(|&reward| reward <= rewards[chosen]));
     let other = other_model(&world);
     world.fails(&generate(&world, &other, &args), &["kind", "was trained on"]);
+    world.fails(&preference(&other, &[]), &["kind", "was trained on"]);
     // A head steers blocks too, as any reward does.
     let as_scorer = [
         "--decode",
