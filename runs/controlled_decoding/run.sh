@@ -2,7 +2,7 @@
 # The experiments of docs/experiments/controlled_decoding.md, from prompts to reports, below out/cd. Every step goes on
 # where it was stopped, and what is there already is not made again.
 #
-#   runs/controlled_decoding/run.sh e1        # or e1_small; no argument: e1
+#   runs/controlled_decoding/run.sh e1        # or e1_small, e5_small; no argument: e1
 #
 # Prompts: HH-RLHF harmless-base, test split, first turns (see ../shared/data in the configurations). The first 1,000
 # distinct prompts are for training, the next 100 are answered.
@@ -38,6 +38,11 @@ e1() {
 e1_small() {
   length
   "$trimtab" frontier "$here/e1_small.toml" --out out/cd/e1_small
+}
+
+e5_small() {
+  length
+  "$trimtab" frontier "$here/e5_small.toml" --out out/cd/e5_small
 }
 
 mkdir -p out/cd
