@@ -4,8 +4,8 @@
 #
 #   runs/controlled_decoding/run.sh e1        # or e1_small, e5_small; no argument: e1
 #
-# Prompts: HH-RLHF harmless-base, test split, first turns (see ../shared/data in the configurations). The first 1,000
-# distinct prompts are for training, the next 100 are answered.
+# Prompts: HH-RLHF harmless-base, test split, first turns (see ../shared/data in the configurations). Rollouts are
+# for the first 600 distinct prompts; 1,001 to 1,100 are answered.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 trimtab="${TRIMTAB:-${CARGO_TARGET_DIR:-target}/release/trimtab}"
