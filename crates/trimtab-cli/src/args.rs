@@ -306,6 +306,9 @@ pub(crate) struct BenchDecodeArgs {
     /// New tokens of each candidate; 64, or what the model's context allows, if not given.
     #[arg(long, value_name = "N", value_parser = count(2))]
     pub(crate) new: Option<usize>,
+    /// Tokens of a block, where blocks are steered.
+    #[arg(long, value_name = "M", default_value_t = 16, value_parser = count(1))]
+    pub(crate) block: usize,
     /// Tokens of the prefill measurement; 512, or what the model's context allows, if not given.
     #[arg(long, value_name = "N", value_parser = count(1))]
     pub(crate) prefill: Option<usize>,

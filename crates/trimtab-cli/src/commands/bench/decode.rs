@@ -11,6 +11,7 @@ use trimtab_kernels::gemm::limits;
 use trimtab_model::stage_times::StageTimes;
 
 use super::median;
+use super::reencoding::{self, ReencodingMeasured, ReencodingReport};
 use super::round::{self, Shape};
 use super::steered::{self, SteeredMeasured, SteeredReport};
 use crate::Verdict;
@@ -20,14 +21,16 @@ use crate::output;
 use crate::progress::ItemProgress;
 use crate::resolve::ReadyModel;
 
-/// What `--json` prints. The keys `prefill_tokens_per_s`, `decode`, `steered`, `peak_rss_bytes`, `precision` and
-/// `threads` are stable.
+/// What `--json` prints. The keys `prefill_tokens_per_s`, `decode`, `steered`, `reencoding`, `peak_rss_bytes`,
+/// `precision` and `threads` are stable.
 #[derive(Debug, Serialize)]
 struct DecodeReport {
     prefill_tokens_per_s: f64,
     decode: Vec<BatchReport>,
     /// With a scorer of random weights, at batch sizes above 1; empty in a context without room for a block.
     steered: Vec<SteeredReport>,
+    /// How others steer tokens; `null` where nothing is steered.
+    reencoding: Option<ReencodingReport>,
     /// `null` where the system does not tell.
     peak_rss_bytes: Option<u64>,
     precision: String,
@@ -193,10 +196,13 @@ impl Bench<'_> {
     /// Times all shapes. Rounds go over them in turn, so that a noisy moment does not fall on one shape alone.
     fn measure(&self) -> Result<Measured> {
         let (args, sizes) = (self.args, self.sizes);
+        let shape = |prompt, batch, new| Shape { prompt, batch, new };
         let what = "measuring";
         let steered_batches = self.steered_batches();
         let scorers = steered::random_scorer(&self.model, args.run.precision.plan.head)?;
-        let num_items = args.rounds * (1 + args.batch.len() + steered_batches.len());
+        let is_steered = !steered_batches.is_empty();
+        let shapes = 1 + args.batch.len() + steered_batches.len() + usize::from(is_steered);
+        let num_items = args.rounds * shapes;
         let mut progress = ItemProgress::new(what, num_items as u64, 0);
         let mut prefill = Vec::new();
         let mut batches = vec![BatchMeasured::default(); args.batch.len()];
@@ -204,38 +210,31 @@ impl Bench<'_> {
             .iter()
             .map(|_| SteeredMeasured::default())
             .collect();
+        let mut reencoding = ReencodingMeasured::default();
         for round in 0..args.rounds as u64 {
-            let timing = self.time(
-                Shape {
-                    prompt: sizes.prefill,
-                    batch: 1,
-                    new: 1,
-                },
-                round,
-            )?;
+            let timing = self.time(shape(sizes.prefill, 1, 1), round)?;
             prefill.push(sizes.prefill as f64 / timing.prefill.as_secs_f64());
             progress.advance(what);
             for (measured, &batch) in batches.iter_mut().zip(&args.batch) {
-                let timing = self.time(
-                    Shape {
-                        prompt: sizes.prompt,
-                        batch,
-                        new: sizes.new,
-                    },
-                    round,
-                )?;
+                let timing = self.time(shape(sizes.prompt, batch, sizes.new), round)?;
                 measured.speeds.push(timing.tokens_per_s());
                 measured.stages = measured.stages.plus(&timing.stages);
                 measured.seconds += timing.decode.as_secs_f64();
                 progress.advance(what);
             }
             for (measured, &batch) in steered.iter_mut().zip(&steered_batches) {
-                let shape = Shape {
-                    prompt: sizes.prompt,
-                    batch,
-                    new: sizes.steered_new,
-                };
-                measured.add_round(&self.model, &scorers, || self.engine(), (shape, round))?;
+                let shape = shape(sizes.prompt, batch, sizes.steered_new);
+                measured.add_round(
+                    &self.model,
+                    &scorers,
+                    || self.engine(),
+                    (shape, args.block, round),
+                )?;
+                progress.advance(what);
+            }
+            if is_steered {
+                let shape = shape(sizes.prompt, 1, sizes.steered_new);
+                reencoding.add_round(&self.model, self.engine()?, (shape, round))?;
                 progress.advance(what);
             }
         }
@@ -244,7 +243,10 @@ impl Bench<'_> {
         Ok(Measured {
             prefill,
             batches,
-            steered: steered.map(|(batch, measured)| measured.report(batch)).collect(),
+            steered: steered
+                .map(|(batch, measured)| measured.report(batch, args.block))
+                .collect(),
+            reencoding: is_steered.then(|| reencoding.report()),
         })
     }
 
@@ -266,6 +268,7 @@ impl Bench<'_> {
             prefill,
             batches,
             steered,
+            reencoding,
         } = self.measure()?;
         let prefill_tokens_per_s = median(prefill);
         let (least_prefill, _) = self.least_seconds(sizes.prefill, limits);
@@ -278,6 +281,7 @@ impl Bench<'_> {
             prefill_tokens_per_s,
             decode,
             steered,
+            reencoding,
             peak_rss_bytes: machine::peak_rss_bytes(),
             precision: args.run.precision.name.clone(),
             threads: self.model.loaded.pool().num_threads(),
@@ -305,6 +309,7 @@ struct Measured {
     batches: Vec<BatchMeasured>,
     /// In the order of the batch sizes above 1.
     steered: Vec<SteeredReport>,
+    reencoding: Option<ReencodingReport>,
 }
 
 /// Timings of one batch size.
@@ -375,6 +380,14 @@ fn show(report: &DecodeReport) -> Result<()> {
         ))?;
     }
     steered::show(&report.steered)?;
+    if let Some(reencoding) = &report.reencoding {
+        let fastest = report
+            .steered
+            .iter()
+            .map(SteeredReport::cd_token_tokens_per_s)
+            .reduce(f64::max);
+        reencoding::show(reencoding, fastest)?;
+    }
     let memory = report.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| {
         format!("{:.0} MB", bytes as f64 / 1e6)
     });

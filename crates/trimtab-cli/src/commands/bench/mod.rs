@@ -3,6 +3,7 @@
 pub(super) mod best_of_n;
 pub(super) mod decode;
 pub(super) mod precision;
+mod reencoding;
 mod round;
 mod steered;
 

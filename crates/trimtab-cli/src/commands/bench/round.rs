@@ -88,6 +88,8 @@ pub(super) struct Timing {
     pub(super) stages: StageTimes,
     /// Of `decode`, what prefix scorers took.
     pub(super) scorers: Duration,
+    /// From submission until the first token of an answer was certain; with methods that decide at the end, to the end.
+    pub(super) first_committed: Duration,
 }
 
 impl Timing {
@@ -115,8 +117,13 @@ pub(super) fn time(engine: &mut Engine, requests: Vec<Request>, shape: Shape) ->
     // The step that ends the last prompt also draws everybody's first token.
     let mut prefilled: Option<(Duration, StageTimes, EngineStats)> = None;
     let mut num_tokens = 0;
+    let mut first_committed = None;
     while !engine.is_idle() {
         let events = engine.step()?;
+        let is_committed = |event: &Event| matches!(event, Event::Committed { .. });
+        if first_committed.is_none() && events.iter().any(is_committed) {
+            first_committed = Some(started.elapsed());
+        }
         let stats = engine.stats();
         // Rows after a prompt's last, which are decoded while others' prompts are run, are one each.
         if prefilled.is_none() && stats.rows + num_requests as u64 >= prompt_rows + stats.output_rows {
@@ -142,6 +149,7 @@ pub(super) fn time(engine: &mut Engine, requests: Vec<Request>, shape: Shape) ->
             .stats()
             .scorer_time
             .saturating_sub(stats_before.scorer_time),
+        first_committed: first_committed.unwrap_or(total),
     })
 }
 

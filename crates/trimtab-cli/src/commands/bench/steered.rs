@@ -17,8 +17,6 @@ use crate::resolve::ReadyModel;
 /// Sizes of a scorer as `train scorer` makes them where nothing else is asked for.
 const TRUNK_LEN: usize = 512;
 const FEATURES_LEN: usize = 64;
-/// Tokens of a block.
-const BLOCK_LEN: usize = 16;
 
 /// Speed with a scorer at one batch size, in tokens drawn per second, discarded ones included.
 #[derive(Debug, Serialize)]
@@ -35,8 +33,17 @@ pub(super) struct SteeredReport {
     cd_block_tokens_per_s: f64,
     cd_block_relative_to_best_of_n: f64,
     cd_block_scorer_share: f64,
+    /// From a request until the first block of its answer is certain; best-of-N's whole answer has to be.
+    cd_block_first_block_ms: f64,
+    best_of_n_answer_ms: f64,
     /// Tokens of a block.
     block_tokens: usize,
+}
+
+impl SteeredReport {
+    pub(super) fn cd_token_tokens_per_s(&self) -> f64 {
+        self.cd_token_tokens_per_s
+    }
 }
 
 /// A scorer of random weights for `model`, its token features in the precision of the output head, as `generate` packs
@@ -70,7 +77,7 @@ impl SteeredMeasured {
         model: &ReadyModel,
         scorers: &Arc<ScorerSet>,
         mut engine: impl FnMut() -> Result<Engine>,
-        (shape, round): (Shape, u64),
+        (shape, block_len, round): (Shape, usize, u64),
     ) -> Result<()> {
         let mut timed = |specs: &[DecodeSpec]| {
             let mut engine = engine()?;
@@ -92,12 +99,15 @@ impl SteeredMeasured {
         });
         self.cd_token.push(timed(&vec![guided; shape.batch])?);
         self.best_of_n.push(timed(&[round::best_of(shape.batch)])?);
-        self.cd_block
-            .push(timed(&[DecodeSpec::CdBlock(blocks_of(shape.batch, sampling))])?);
+        self.cd_block.push(timed(&[DecodeSpec::CdBlock(blocks_of(
+            shape.batch,
+            block_len,
+            sampling,
+        ))])?);
         Ok(())
     }
 
-    pub(super) fn report(&self, batch: usize) -> SteeredReport {
+    pub(super) fn report(&self, batch: usize, block_tokens: usize) -> SteeredReport {
         let speed = |timings: &[Timing]| median(timings.iter().map(Timing::tokens_per_s).collect());
         let relative = |of: &[Timing], to: &[Timing]| {
             let pairs = of.iter().zip(to);
@@ -111,6 +121,10 @@ impl SteeredMeasured {
             let share = |timing: &Timing| timing.scorers.as_secs_f64() / timing.decode.as_secs_f64();
             median(timings.iter().map(share).collect())
         };
+        let first_ms = |timings: &[Timing]| {
+            let ms = |timing: &Timing| 1e3 * timing.first_committed.as_secs_f64();
+            median(timings.iter().map(ms).collect())
+        };
         SteeredReport {
             batch,
             sample_tokens_per_s: speed(&self.sample),
@@ -121,15 +135,17 @@ impl SteeredMeasured {
             cd_block_tokens_per_s: speed(&self.cd_block),
             cd_block_relative_to_best_of_n: relative(&self.cd_block, &self.best_of_n),
             cd_block_scorer_share: share(&self.cd_block),
-            block_tokens: BLOCK_LEN,
+            cd_block_first_block_ms: first_ms(&self.cd_block),
+            best_of_n_answer_ms: first_ms(&self.best_of_n),
+            block_tokens,
         }
     }
 }
 
-fn blocks_of(num_candidates: usize, sampling: Sampling) -> CdBlockConfig {
+fn blocks_of(num_candidates: usize, block_len: usize, sampling: Sampling) -> CdBlockConfig {
     CdBlockConfig {
         num_candidates,
-        block_len: Some(BLOCK_LEN),
+        block_len: Some(block_len),
         beams: 1,
         choice: BlockChoice::Best,
         block_end: BlockEnd::Tokens,
@@ -152,7 +168,8 @@ pub(super) fn show(reports: &[SteeredReport]) -> Result<()> {
             100.0 * report.cd_token_scorer_share,
         ))?;
         output::line(&format!(
-            "cd-block:k={},m={}: {:6.1} tokens/s, {:.2} of best-of-{}'s {:.1}; scorer {:.1}%",
+            "cd-block:k={},m={}: {:6.1} tokens/s, {:.2} of best-of-{}'s {:.1}; scorer {:.1}%; first block after {:.0} ms, \
+             best-of-{}'s answer after {:.0} ms",
             report.batch,
             report.block_tokens,
             report.cd_block_tokens_per_s,
@@ -160,6 +177,9 @@ pub(super) fn show(reports: &[SteeredReport]) -> Result<()> {
             report.batch,
             report.best_of_n_tokens_per_s,
             100.0 * report.cd_block_scorer_share,
+            report.cd_block_first_block_ms,
+            report.batch,
+            report.best_of_n_answer_ms,
         ))?;
     }
     Ok(())
