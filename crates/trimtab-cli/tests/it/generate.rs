@@ -210,6 +210,8 @@ fn bench_decode_has_the_stable_keys() {
         "5",
         "--prefill",
         "40",
+        "--block",
+        "2",
         "--rounds",
         "1",
         "--threads",
@@ -231,6 +233,15 @@ fn bench_decode_has_the_stable_keys() {
             .sum();
         assert!((shares - 1.0).abs() < 0.02, "shares sum to {shares}");
     }
+    let steered = &report["steered"][0];
+    assert_eq!((&steered["batch"], &steered["block_tokens"]), (&3.into(), &2.into()));
+    assert!(steered["cd_block_first_block_ms"].as_f64().unwrap() > 0.0);
+    let reencoding = &report["reencoding"];
+    assert_eq!(
+        (&reencoding["candidates"], &reencoding["prefix_tokens"]),
+        (&10.into(), &22.into())
+    );
+    assert!(reencoding["tokens_per_s"].as_f64().unwrap() > 0.0);
     assert_eq!(
         (&report["precision"], &report["threads"]),
         (&"int8".into(), &1.into())
