@@ -2,10 +2,11 @@
 # The experiments of docs/experiments/controlled_decoding.md, from prompts to reports, below out/cd. Every step goes on
 # where it was stopped, and what is there already is not made again.
 #
-#   runs/controlled_decoding/run.sh e1        # or e1_small, e5_small; no argument: e1
+#   runs/controlled_decoding/run.sh e1        # or e2 to e5, e1_small, e5_small; no argument: e1
 #
 # Prompts: HH-RLHF harmless-base, test split, first turns (see ../shared/data in the configurations). Rollouts are
-# for the first 600 distinct prompts; 1,001 to 1,100 are answered.
+# for the first 600 distinct prompts; 1,001 to 1,100 are answered. e2 and e3 need labelled reviews, see
+# runs/infalign/imdb_sentiment.toml.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 trimtab="${TRIMTAB:-${CARGO_TARGET_DIR:-target}/release/trimtab}"
@@ -30,8 +31,17 @@ length() {
   scorers length_cdq_lambda
 }
 
+# The reward is a classifier's, and scorers foresee it.
+sentiment() {
+  rollouts
+  "$trimtab" train reward runs/infalign/imdb_sentiment.toml --out out/cd/sentiment
+  scorers sentiment_fudge
+  scorers sentiment_cdq
+}
+
 e1() {
   length
+  scorers length_cdq
   "$trimtab" frontier "$here/e1_length.toml" --out out/cd/e1
 }
 
@@ -43,6 +53,27 @@ e1_small() {
 e5_small() {
   length
   "$trimtab" frontier "$here/e5_small.toml" --out out/cd/e5_small
+}
+
+e2() {
+  sentiment
+  "$trimtab" frontier "$here/e2_sentiment.toml" --out out/cd/e2
+}
+
+e3() {
+  sentiment
+  length
+  "$trimtab" frontier "$here/e3_two_rewards.toml" --out out/cd/e3
+}
+
+e4() {
+  length
+  "$trimtab" frontier "$here/e4_transfer.toml" --out out/cd/e4
+}
+
+e5() {
+  length
+  "$trimtab" frontier "$here/e5_block_length.toml" --out out/cd/e5
 }
 
 mkdir -p out/cd
