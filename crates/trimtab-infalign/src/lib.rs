@@ -1,0 +1,26 @@
+//! InfAlign as arithmetic: calibrated rewards, their transforms, and what a transform buys under an inference-time
+//! procedure (arXiv 2412.19792v5).
+//!
+//! The key decision is the *idealised continuous model*: where no two responses tie, the calibrated reward `u` of a
+//! reference response is uniform on `[0, 1]`, whatever the prompt, the reward and the model. A policy that was trained
+//! on a transform `Phi(u)` with KL weight `beta` then has density `f(u) = exp(Phi(u) / beta) / Z`, a procedure that
+//! chooses by reward is a weight `g` on the policy's own quantiles, and every win rate and KL is an integral over
+//! `[0, 1]`. So which transform fits a procedure is answered in milliseconds, before anything is trained.
+//!
+//! The layers: [`ReferenceQuantiles`] makes calibrated rewards, [`Transform`] what is trained on, [`Procedure`] what
+//! happens at inference, and the analysis puts the latter two together. Pure functions; no file, no model, no
+//! prompt. Integrals are adaptive, by a library, and in log space.
+
+mod error;
+mod fixed_point;
+mod procedure;
+mod quantiles;
+mod table;
+mod transform;
+
+pub use error::InfalignError;
+pub use fixed_point::Certificate;
+pub use procedure::{PROCEDURES, PreparedProcedure, Procedure};
+pub use quantiles::{ReferenceQuantiles, estimator_rmse, estimator_standard_error};
+pub use table::{NamedTable, Table};
+pub use transform::{PreparedTransform, TRANSFORMS, Transform};
