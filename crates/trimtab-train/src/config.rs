@@ -374,7 +374,7 @@ fn check_run(epochs: u64, eval_fraction: f64, trunk_len: usize) -> Result<(), Tr
     check(trunk_len <= 1 << 16, "trunk_len", trunk_len, "at most 65536")
 }
 
-fn check(
+pub(crate) fn check(
     ok: bool,
     field: &'static str,
     got: impl Display + Copy,

@@ -81,6 +81,16 @@ pub enum TrainError {
         /// Where the last good weights are.
         checkpoint: String,
     },
+    /// The objective says that the run went wrong.
+    #[error("stopped before step {step}: {cause}; the last good checkpoint is {checkpoint}")]
+    Diverged {
+        /// What went wrong and what to do.
+        cause: String,
+        /// Optimiser step, counted from 1.
+        step: u64,
+        /// Where the last good weights are.
+        checkpoint: String,
+    },
     /// The caller asked to stop; the run can be resumed from its folder.
     #[error("stopped at step {step} as asked; run again with the same configuration to resume")]
     Stopped {

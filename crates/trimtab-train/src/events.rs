@@ -35,6 +35,8 @@ pub enum TrainEvent {
         learning_rate: f64,
         /// Norm of the gradient before clipping.
         grad_norm: f64,
+        /// All numbers of the step, those of the objective among them.
+        metrics: Metrics,
     },
     /// The evaluation part was looked at and a checkpoint written.
     Evaluated {

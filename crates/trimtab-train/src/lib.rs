@@ -23,7 +23,8 @@
 //!   [`PrefixSet`] that holds each prefix's hidden state and the reference's expected token features. Because token features
 //!   are fixed, CD-Q's expectation over the vocabulary is one product with those, exact and cached;
 //! - classifiers on final states ([`train_classifier`]), which are scorers too;
-//! - whole decoders with a value head ([`decoder`]), by adapters or in full.
+//! - whole decoders with a value head ([`decoder`]), by adapters or in full;
+//! - policies ([`policy`]), by reinforcement, from preferences, or from winners.
 //!
 //! How far CD-Q sees: the paper's target hands the reward back by one token per fit, so the beginning of a response of `T`
 //! tokens learns of its end after some `T` fits, and what the action head gets wrong of tokens that nobody drew adds up on
@@ -40,6 +41,7 @@ mod events;
 mod files;
 pub mod heads;
 pub mod objectives;
+pub mod policy;
 pub mod prefix_batches;
 pub mod prefix_metrics;
 pub mod prefix_set;

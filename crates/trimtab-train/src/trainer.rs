@@ -6,6 +6,8 @@
 mod checkpoint;
 mod optimizer;
 mod params;
+mod parts;
+mod plan;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -13,109 +15,21 @@ use std::ops::ControlFlow;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Tensor;
 
 pub use checkpoint::{Checkpoint, CheckpointNames};
 pub use optimizer::Optimizer;
 pub use params::{load_params, params_of};
+pub use parts::{
+    BatchSource, Judge, Loss, Objective, Outcome, Parts, Progress, Stop, Verdict, WeightedSource,
+};
 pub use schedule::learning_rate;
+
+use plan::StepPlan;
 
 use crate::config::OptimConfig;
 use crate::error::TrainError;
 use crate::events::{Metrics, TrainEvent};
 use crate::run_dir::RunFolder;
-
-/// Where in the run a batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Optimiser steps done.
-    pub step: u64,
-    /// Pass over the data, counted from 0.
-    pub epoch: u64,
-}
-
-/// What an objective says about one batch.
-#[derive(Debug)]
-pub struct Loss {
-    /// Sum over the batch's items, on the tape. `[1]`
-    pub sum: Tensor<1>,
-    /// Items in the batch; gradients are divided by those of the whole step.
-    pub num_items: u64,
-}
-
-/// A loss to minimise.
-pub trait Objective<M> {
-    /// What it reads.
-    type Batch;
-
-    /// The loss of a batch.
-    fn loss(&self, module: &M, batch: &Self::Batch, progress: Progress) -> Loss;
-
-    /// Told after each step, for a second set of weights that follows the first.
-    fn after_step(&mut self, _module: &M, _step: u64) {}
-
-    /// A second set of weights of the same shape (a target network), which checkpoints must carry.
-    fn companion(&self) -> Option<&M> {
-        None
-    }
-
-    /// Puts back what [`Self::companion`] gave.
-    fn restore_companion(&mut self, _companion: M) {}
-}
-
-/// Batches by name: every call with the same numbers gives the same batch.
-pub trait BatchSource {
-    /// What it makes.
-    type Batch;
-
-    /// Batches of one epoch.
-    fn num_batches(&self, epoch: u64) -> usize;
-
-    /// Items of one epoch.
-    fn num_items(&self) -> u64;
-
-    /// Batch `idx` of `epoch`.
-    ///
-    /// # Errors
-    /// What reading the data may say.
-    fn batch(&mut self, epoch: u64, idx: usize) -> Result<Self::Batch, TrainError>;
-}
-
-/// Numbers on data that was held out.
-pub trait Judge<M> {
-    /// Items it looks at.
-    fn num_items(&self) -> u64;
-
-    /// The numbers of these weights.
-    ///
-    /// # Errors
-    /// What reading the data may say.
-    fn evaluate(&mut self, module: &M) -> Result<Metrics, TrainError>;
-
-    /// The number among them that chooses the best weights; smaller is better. None keeps the last weights.
-    fn selects_by(&self) -> Option<&'static str>;
-}
-
-/// The parts that a run is made of.
-pub struct Parts<'a, M, B> {
-    /// The loss.
-    pub objective: &'a mut dyn Objective<M, Batch = B>,
-    /// The training data.
-    pub source: &'a mut dyn BatchSource<Batch = B>,
-    /// The evaluation.
-    pub judge: &'a mut dyn Judge<M>,
-}
-
-/// What a run ends with.
-#[derive(Debug)]
-pub struct Outcome<M> {
-    /// The best weights by the judge, or the last.
-    pub module: M,
-    /// The judge's numbers of these weights.
-    pub metrics: Metrics,
-    /// The step they are from.
-    pub step: u64,
-}
 
 /// Trains `module` for `epochs`, or goes on where the run in `folder` stopped.
 ///
@@ -137,6 +51,7 @@ pub fn train<'a, M: Module, B>(
         plan,
         best: None,
         step: 0,
+        stopped: None,
     };
     run.resume(folder)?;
     let started = TrainEvent::Started {
@@ -146,14 +61,15 @@ pub fn train<'a, M: Module, B>(
         num_eval_items: run.parts.judge.num_items(),
     };
     let mut flow = on_event(started);
-    while run.step < run.plan.total_steps() {
+    while run.stopped.is_none() && run.step < run.plan.total_steps() {
         if flow.is_break() {
             run.checkpoint(folder)?;
             return Err(TrainError::Stopped { step: run.step });
         }
-        let event = run.step(folder)?;
-        flow = on_event(event);
-        if run.plan.evaluates_after(run.step) {
+        if let Some(event) = run.step(folder)? {
+            flow = on_event(event);
+        }
+        if run.stopped.is_some() || run.plan.evaluates_after(run.step) {
             let event = run.evaluate(folder)?;
             run.checkpoint(folder)?;
             if on_event(event).is_break() {
@@ -162,50 +78,6 @@ pub fn train<'a, M: Module, B>(
         }
     }
     run.finish(folder)
-}
-
-/// Which batches make which step.
-struct StepPlan {
-    /// Steps done when each epoch ends. `[epochs]`
-    epoch_ends: Vec<u64>,
-    accumulation: usize,
-    eval_every_steps: Option<u64>,
-}
-
-impl StepPlan {
-    fn new<B>(source: &dyn BatchSource<Batch = B>, config: &OptimConfig, epochs: u64) -> Self {
-        let mut total = 0;
-        let epoch_ends = (0..epochs)
-            .map(|epoch| {
-                total += source.num_batches(epoch).div_ceil(config.accumulation) as u64;
-                total
-            })
-            .collect();
-        Self {
-            epoch_ends,
-            accumulation: config.accumulation,
-            eval_every_steps: config.eval_every_steps,
-        }
-    }
-
-    fn total_steps(&self) -> u64 {
-        self.epoch_ends.last().copied().unwrap_or_default()
-    }
-
-    /// Epoch and first batch of the step after `done` steps.
-    fn locate(&self, done: u64) -> (u64, usize) {
-        let epoch = self.epoch_ends.partition_point(|&end| end <= done);
-        let begin = if epoch == 0 { 0 } else { self.epoch_ends[epoch - 1] };
-        (epoch as u64, (done - begin) as usize * self.accumulation)
-    }
-
-    fn evaluates_after(&self, step: u64) -> bool {
-        let is_due = match self.eval_every_steps {
-            Some(every) => step.is_multiple_of(every),
-            None => self.epoch_ends.binary_search(&step).is_ok(),
-        };
-        is_due || step == self.total_steps()
-    }
 }
 
 /// The best evaluation so far.
@@ -224,6 +96,8 @@ struct Run<'a, M, B> {
     plan: StepPlan,
     best: Option<Best>,
     step: u64,
+    /// Why it ends before its last step.
+    stopped: Option<String>,
 }
 
 /// Gradients of a step, summed over its batches.
@@ -242,7 +116,8 @@ impl<M: Module, B> Run<'_, M, B> {
             .expect("the module is back after every update")
     }
 
-    fn step(&mut self, folder: &mut RunFolder) -> Result<TrainEvent, TrainError> {
+    /// One update, or none where the objective says that this is the end.
+    fn step(&mut self, folder: &mut RunFolder) -> Result<Option<TrainEvent>, TrainError> {
         let mut gradients = self.gradients()?;
         let num_items = gradients.num_items.max(1) as f64;
         let loss = gradients.loss_sum / num_items;
@@ -251,6 +126,16 @@ impl<M: Module, B> Run<'_, M, B> {
             if !value.is_finite() {
                 return Err(self.not_finite(what, &gradients, folder));
             }
+        }
+        let progress = Progress {
+            step: self.step,
+            epoch: gradients.epoch,
+        };
+        let verdict = self.parts.objective.verdict(progress);
+        let mut numbers = self.follow(verdict, folder)?;
+        if self.stopped.is_some() {
+            folder.log(self.step, "stop", &numbers)?;
+            return Ok(None);
         }
         let clip = self
             .config
@@ -263,10 +148,10 @@ impl<M: Module, B> Run<'_, M, B> {
         self.step += 1;
         let module = self.module.as_ref().expect("it was just put back");
         self.parts.objective.after_step(module, self.step);
-        let numbers = [("loss", loss), ("learning_rate", rate), ("grad_norm", grad_norm)];
-        let numbers: Metrics = numbers.map(|(name, value)| (name.to_owned(), value)).into();
+        let of_the_loop = [("loss", loss), ("learning_rate", rate), ("grad_norm", grad_norm)];
+        numbers.extend(of_the_loop.map(|(name, value)| (name.to_owned(), value)));
         folder.log(self.step, "train", &numbers)?;
-        Ok(TrainEvent::Step {
+        Ok(Some(TrainEvent::Step {
             step: self.step,
             total_steps: self.plan.total_steps(),
             epoch: gradients.epoch,
@@ -274,7 +159,30 @@ impl<M: Module, B> Run<'_, M, B> {
             loss,
             learning_rate: rate,
             grad_norm,
-        })
+            metrics: numbers,
+        }))
+    }
+
+    /// Keeps the weights and ends the run as a verdict says; gives its numbers back.
+    fn follow(&mut self, verdict: Verdict, folder: &RunFolder) -> Result<Metrics, TrainError> {
+        let Verdict { metrics, keep, stop } = verdict;
+        let names = CheckpointNames::in_folder(folder.path());
+        for name in keep {
+            let kept = Checkpoint::of_weights(self.module(), self.step, &metrics);
+            kept.write(&names.kept(&name))?;
+        }
+        match stop {
+            None => {}
+            Some(Stop::Reached(cause)) => self.stopped = Some(cause),
+            Some(Stop::Diverged(cause)) => {
+                return Err(TrainError::Diverged {
+                    cause,
+                    step: self.step + 1,
+                    checkpoint: last_good(&names),
+                });
+            }
+        }
+        Ok(metrics)
     }
 
     fn gradients(&mut self) -> Result<StepGradients, TrainError> {
@@ -286,16 +194,19 @@ impl<M: Module, B> Run<'_, M, B> {
         };
         let mut sum = GradientsAccumulator::new();
         let (mut loss_sum, mut num_items) = (0.0, 0);
+        let module = self
+            .module
+            .as_ref()
+            .expect("the module is back after every update");
+        self.parts.source.prepare(module, progress)?;
         for idx in first..end {
             let batch = self.parts.source.batch(epoch, idx)?;
-            let module = self
-                .module
-                .as_ref()
-                .expect("the module is back after every update");
-            let loss = self.parts.objective.loss(module, &batch, progress);
-            loss_sum += f64::from(loss.sum.clone().into_scalar::<f32>());
-            num_items += loss.num_items;
-            sum.accumulate(module, GradientsParams::from_grads(loss.sum.backward(), module));
+            for piece in 0..self.parts.objective.num_pieces(&batch) {
+                let loss = self.parts.objective.piece_loss(module, &batch, piece, progress);
+                loss_sum += f64::from(loss.sum.clone().into_scalar::<f32>());
+                num_items += loss.num_items;
+                sum.accumulate(module, GradientsParams::from_grads(loss.sum.backward(), module));
+            }
         }
         Ok(StepGradients {
             grads: sum.grads(),
@@ -307,17 +218,11 @@ impl<M: Module, B> Run<'_, M, B> {
     }
 
     fn not_finite(&self, what: &'static str, gradients: &StepGradients, folder: &RunFolder) -> TrainError {
-        let names = CheckpointNames::in_folder(folder.path());
-        let checkpoint = if names.last.exists() {
-            names.last.display().to_string()
-        } else {
-            "none (it was before the first evaluation)".to_owned()
-        };
         TrainError::NotFinite {
             what,
             step: self.step + 1,
             batch: gradients.batches.clone(),
-            checkpoint,
+            checkpoint: last_good(&CheckpointNames::in_folder(folder.path())),
         }
     }
 
@@ -340,6 +245,8 @@ impl<M: Module, B> Run<'_, M, B> {
             let best = Checkpoint::of_weights(self.module(), self.step, &metrics);
             best.write(&CheckpointNames::in_folder(folder.path()).best)?;
         }
+        let verdict = self.parts.judge.verdict(&metrics);
+        self.follow(verdict, folder)?;
         Ok(TrainEvent::Evaluated {
             step: self.step,
             metrics,
@@ -356,6 +263,7 @@ impl<M: Module, B> Run<'_, M, B> {
             .unwrap_or_default();
         let mut checkpoint = Checkpoint::of_weights(self.module(), self.step, &metrics);
         checkpoint.best_step = self.best.as_ref().map(|best| best.step);
+        checkpoint.stopped.clone_from(&self.stopped);
         checkpoint.moments = self.optimizer.to_tensors();
         checkpoint.companion = self
             .parts
@@ -367,11 +275,16 @@ impl<M: Module, B> Run<'_, M, B> {
     }
 
     fn resume(&mut self, folder: &mut RunFolder) -> Result<(), TrainError> {
-        let path = CheckpointNames::in_folder(folder.path()).last;
+        let names = CheckpointNames::in_folder(folder.path());
+        let path = names.last.clone();
         if !path.exists() {
+            names.forget_kept_after(None)?;
             return folder.rewind_to(0);
         }
         let checkpoint = Checkpoint::read(&path)?;
+        let kept = names.forget_kept_after(Some(checkpoint.step))?;
+        self.parts.objective.restore_kept(&kept);
+        self.parts.judge.restore_kept(&kept);
         let module = self.module.take().expect("the module is back after every update");
         let restore = |module: M, params: &BTreeMap<_, _>| {
             load_params(module, params).map_err(|problem| TrainError::bad_file(&path, problem))
@@ -385,6 +298,7 @@ impl<M: Module, B> Run<'_, M, B> {
             .load_tensors(&checkpoint.moments, &self.module().devices())
             .map_err(|problem| TrainError::bad_file(&path, problem))?;
         self.step = checkpoint.step;
+        self.stopped = checkpoint.stopped;
         let metrics = checkpoint.metrics;
         self.best = checkpoint.best_step.map(|step| Best { step, metrics });
         folder.rewind_to(self.step)
@@ -401,6 +315,16 @@ impl<M: Module, B> Run<'_, M, B> {
             module,
             metrics: best.metrics,
             step: best.step,
+            stopped: self.stopped,
         })
+    }
+}
+
+/// The checkpoint to go back to, in words.
+fn last_good(names: &CheckpointNames) -> String {
+    if names.last.exists() {
+        names.last.display().to_string()
+    } else {
+        "none (it was before the first evaluation)".to_owned()
     }
 }

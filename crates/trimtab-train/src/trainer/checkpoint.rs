@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -24,6 +25,8 @@ pub struct CheckpointNames {
     pub last: PathBuf,
     /// The best weights so far.
     pub best: PathBuf,
+    /// Folder of weights that were kept on the way.
+    kept: PathBuf,
 }
 
 impl CheckpointNames {
@@ -33,7 +36,49 @@ impl CheckpointNames {
         Self {
             last: folder.join("last.safetensors"),
             best: folder.join("best.safetensors"),
+            kept: folder.join("kept"),
         }
+    }
+
+    /// Weights that were kept under `name`.
+    pub fn kept(&self, name: &str) -> PathBuf {
+        self.kept.join(format!("{name}.safetensors"))
+    }
+
+    /// Names of kept weights, in order.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn kept_names(&self) -> Result<Vec<String>, TrainError> {
+        let at = |error| TrainError::io("read", &self.kept, error);
+        let entries = match fs::read_dir(&self.kept) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(at(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(at)?.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(".safetensors"));
+            names.extend(name.map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes weights that were kept after `step`, or all of them; names the others.
+    pub(super) fn forget_kept_after(&self, step: Option<u64>) -> Result<Vec<String>, TrainError> {
+        let mut names = self.kept_names()?;
+        let mut of_the_past = Vec::with_capacity(names.len());
+        for name in names.drain(..) {
+            let path = self.kept(&name);
+            if step.is_some_and(|step| Checkpoint::read(&path).is_ok_and(|kept| kept.step <= step)) {
+                of_the_past.push(name);
+            } else {
+                fs::remove_file(&path).map_err(|error| TrainError::io("remove", &path, error))?;
+            }
+        }
+        Ok(of_the_past)
     }
 }
 
@@ -46,6 +91,8 @@ pub struct Checkpoint {
     pub best_step: Option<u64>,
     /// Numbers of that evaluation.
     pub metrics: Metrics,
+    /// Why the run ended here, before its last step.
+    pub stopped: Option<String>,
     /// The module's weights by path.
     pub weights: BTreeMap<String, TensorData>,
     /// The optimiser's moments.
@@ -61,6 +108,8 @@ struct Meta {
     best_step: Option<u64>,
     /// As text: a number read from JSON need not be the one that was written, to the last bit.
     metrics: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
 }
 
 impl Meta {
@@ -70,6 +119,7 @@ impl Meta {
             step: checkpoint.step,
             best_step: checkpoint.best_step,
             metrics: checkpoint.metrics.iter().map(text).collect(),
+            stopped: checkpoint.stopped.clone(),
         }
     }
 
@@ -140,6 +190,7 @@ impl Checkpoint {
             metrics: meta
                 .metrics()
                 .ok_or_else(|| bad("a metric is not a number".to_owned()))?,
+            stopped: meta.stopped,
             ..Self::default()
         };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
