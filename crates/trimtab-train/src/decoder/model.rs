@@ -70,12 +70,40 @@ impl Decoder {
     /// # Errors
     /// The head is not tied and was not loaded.
     pub fn logits(&self, hidden: Tensor<2>) -> Result<Tensor<2>, DecoderError> {
-        let head = match (&self.head, self.config.tied_head) {
-            (Some(head), _) => head,
-            (None, true) => &self.embedding,
-            (None, false) => return Err(DecoderError::NoHead),
-        };
-        Ok(hidden.matmul(head.value().transpose()))
+        Ok(hidden.matmul(self.head_matrix()?.transpose()))
+    }
+
+    /// The output head: logits are hidden states times its transpose. `[vocab, hidden]`
+    ///
+    /// # Errors
+    /// The head is not tied and was not loaded.
+    pub fn head_matrix(&self) -> Result<Tensor<2>, DecoderError> {
+        match (&self.head, self.config.tied_head) {
+            (Some(head), _) => Ok(head.value()),
+            (None, true) => Ok(self.embedding.value()),
+            (None, false) => Err(DecoderError::NoHead),
+        }
+    }
+
+    /// The same decoder without its adapters: the base, whose frozen weights both share.
+    #[must_use]
+    pub fn without_adapters(&self) -> Self {
+        let mut base = self.clone();
+        for layer in &mut base.layers {
+            let (attention, ffn) = (&mut layer.attention, &mut layer.ffn);
+            for linear in [
+                &mut attention.query,
+                &mut attention.key,
+                &mut attention.value,
+                &mut attention.output,
+                &mut ffn.gate,
+                &mut ffn.up,
+                &mut ffn.down,
+            ] {
+                linear.adapter = None;
+            }
+        }
+        base
     }
 
     fn check(&self, tokens: &TokenBatch) -> Result<(), DecoderError> {

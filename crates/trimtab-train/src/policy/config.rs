@@ -169,8 +169,9 @@ pub enum Importance {
         /// At least 1.
         limit: f64,
     },
-    /// Each token by the product of the ratios up to it, at most `limit`: unbiased where the limit is not reached.
-    Prefix {
+    /// Each response by the product of its tokens' ratios, at most `limit`: unbiased where the limit is not reached, and
+    /// of a variance that grows with the length. Not together with `clip`.
+    Sequence {
         /// At least 1.
         limit: f64,
     },
@@ -179,6 +180,16 @@ pub enum Importance {
 impl Default for Importance {
     fn default() -> Self {
         Self::Token { limit: 2.0 }
+    }
+}
+
+impl Importance {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off {} => "off",
+            Self::Token { .. } => "token",
+            Self::Sequence { .. } => "sequence",
+        }
     }
 }
 
@@ -214,7 +225,13 @@ impl PolicyObjective {
                 let is_clip = clip.is_none_or(|clip| clip > 0.0 && clip < 1.0);
                 let got = clip.unwrap_or_default();
                 check(is_clip, "objective.clip", got, "a number in (0, 1), or none")?;
-                let (Importance::Token { limit } | Importance::Prefix { limit }) = importance else {
+                check(
+                    clip.is_none() || matches!(importance, Importance::Token { .. }),
+                    "objective.importance",
+                    importance.name(),
+                    "token where there is a clip: it clips ratios of tokens",
+                )?;
+                let (Importance::Token { limit } | Importance::Sequence { limit }) = importance else {
                     return Ok(());
                 };
                 let is_limit = limit.is_finite() && limit >= 1.0;

@@ -16,22 +16,23 @@
 //! tells the weights ([`source`]).
 
 pub mod best_of_n;
-// pub mod bonbon;
+pub mod bonbon;
 pub mod config;
 pub mod data;
-// pub mod dpo;
-// pub mod ipo;
-// mod judge;
-// pub mod model;
-// pub mod objective;
-// pub mod pieces;
-// pub mod rl;
+pub mod dpo;
+mod given;
+pub mod ipo;
+pub mod judge;
+pub mod model;
+pub mod objective;
+pub mod pieces;
+pub mod rl;
 mod run;
-// pub mod sft;
-// pub mod source;
-// pub mod step_numbers;
-// pub mod token_loss;
-// pub mod vocab;
+pub mod sft;
+pub mod source;
+pub mod step_numbers;
+pub mod token_loss;
+pub mod vocab;
 
 pub use best_of_n::{best_and_worst_pairs, best_of_n_weights};
 pub use config::{Advantage, Importance, PolicyDepth, PolicyObjective, PolicyTrainConfig};
@@ -39,4 +40,4 @@ pub use data::{PolicyResponse, PreferenceTokens, Skipped};
 pub use run::{
     KeptPolicy, PolicyBase, PolicyData, PolicyRollouts, TrainedPolicy, kept_policies, load_kept, train_policy,
 };
-// pub use token_loss::{ResponseTokens, TokenDerivatives, TokenLoss};
+pub use token_loss::{ResponseTokens, TokenDerivatives, TokenLoss};

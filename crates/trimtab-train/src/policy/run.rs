@@ -4,15 +4,25 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::module::Module;
+use burn::tensor::Device;
+use trimtab_base::Seed;
 use trimtab_model::ModelConfig;
 use trimtab_model::load::WeightSource;
 
-use super::config::PolicyTrainConfig;
+use super::config::{Advantage, PolicyObjective, PolicyTrainConfig};
 use super::data::{PolicyResponse, PreferenceTokens, Skipped};
-use crate::decoder::Decoder;
+use super::given::{Given, given_units};
+use super::judge::PolicyJudge;
+use super::objective::{KlGoals, PolicyBatch, PolicyLoss};
+use super::pieces::pieces;
+use super::source::{DrawResponses, GivenSource, OnPolicySource, RoundPlan};
+use crate::decoder::{Decoder, DecoderOptions, Depth};
 use crate::error::TrainError;
 use crate::events::{Metrics, TrainEvent};
-use crate::run_dir::RunDir;
+use crate::files::sha256_hex;
+use crate::run_dir::{RunDir, RunFolder};
+use crate::trainer::{Checkpoint, CheckpointNames, Outcome, Parts, WeightedSource, load_params, train};
 
 /// The model that a policy starts from and is held near to.
 #[derive(Clone)]
@@ -37,6 +47,12 @@ pub trait PolicyRollouts {
         weights: Arc<dyn WeightSource>,
         step: u64,
     ) -> Result<Vec<PolicyResponse>, TrainError>;
+
+    /// What besides weights and step decides the responses (prompts, reward, sampler), as a text or hash: a run goes on
+    /// only with the same.
+    fn identity(&self) -> String {
+        String::new()
+    }
 }
 
 /// What a policy learns from.
@@ -110,8 +126,222 @@ pub fn train_policy(
     on_event: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
 ) -> Result<TrainedPolicy, TrainError> {
     config.validate()?;
-    let _ = (base, data, run_dir, on_event);
-    todo!("under construction")
+    let mut skipped = Skipped::new();
+    let (given, mut probe, identity) = sort_out(config, base, data, &mut skipped)?;
+    let mut draws = probe.take().map(|rollouts| DecoderDraws {
+        rollouts,
+        base,
+        skipped: Skipped::new(),
+    });
+    let (policy, reference) = load_policy(config, base)?;
+    // Nothing is written before everything has been checked.
+    let mut folder = run_dir.open(config.objective.name(), config, &identity, config.seed)?;
+    let mut last = Metrics::new();
+    let mut watch = |event: TrainEvent| {
+        if let TrainEvent::Step { metrics, .. } | TrainEvent::Evaluated { metrics, .. } = &event {
+            last.extend(metrics.clone());
+        }
+        on_event(event)
+    };
+    let setting = Setting {
+        config,
+        reference: &reference,
+        folder: &mut folder,
+    };
+    let outcome = match (given, draws.as_mut()) {
+        (Some(given), probe) => setting.on_given(policy, given, probe, &mut watch),
+        (None, Some(drawer)) => setting.on_policy(policy, drawer, &mut watch),
+        (None, None) => unreachable!("data without responses draws them"),
+    }?;
+    for (reason, count) in draws.map(|draws| draws.skipped).unwrap_or_default() {
+        *skipped.entry(reason).or_default() += count;
+    }
+    if last.is_empty() {
+        last = outcome.metrics;
+    }
+    Ok(TrainedPolicy {
+        decoder: outcome.module,
+        metrics: last,
+        step: outcome.step,
+        stopped: outcome.stopped,
+        kept: kept_policies(run_dir.path())?,
+        skipped,
+        base: base.clone(),
+    })
+}
+
+/// Given units, who draws, and the hash of all that decides the run besides its configuration.
+type Sorted<'a> = (Option<Given>, Option<&'a mut dyn PolicyRollouts>, String);
+
+fn sort_out<'a>(
+    config: &PolicyTrainConfig,
+    base: &PolicyBase,
+    data: PolicyData<'a>,
+    skipped: &mut Skipped,
+) -> Result<Sorted<'a>, TrainError> {
+    let bad = |problem: &str| {
+        Err(TrainError::BadData {
+            problem: problem.to_owned(),
+        })
+    };
+    let (given, draws) = match data {
+        PolicyData::OnPolicy(_) if !matches!(config.objective, PolicyObjective::Rl { .. }) => {
+            return bad(
+                "only the objective rl learns from the policy's own responses; give responses or pairs",
+            );
+        }
+        PolicyData::OnPolicy(_) if config.optim.accumulation != 1 => {
+            return bad("on-policy steps are divided by steps_per_round: set optim.accumulation to 1");
+        }
+        PolicyData::OnPolicy(rollouts) => (None, Some(rollouts)),
+        PolicyData::Responses { responses, probe } => {
+            (Some(given_units(config, base, responses, &[], skipped)?), probe)
+        }
+        PolicyData::Preferences { .. } if !config.objective.wants_pairs() => {
+            return bad(
+                "this objective learns from responses with rewards, not from pairs; dpo, ipo and bonbon do",
+            );
+        }
+        PolicyData::Preferences { pairs, probe } => {
+            (Some(given_units(config, base, &[], pairs, skipped)?), probe)
+        }
+    };
+    let content = given
+        .as_ref()
+        .map_or("on-policy", |given: &Given| given.sha256.as_str());
+    let who_draws = draws.as_ref().map_or_else(String::new, |draws| draws.identity());
+    let identity = sha256_hex(format!("{}\n{content}\n{who_draws}", base.sha256).as_bytes());
+    Ok((given, draws, identity))
+}
+
+/// The policy, and its reference off the tape.
+fn load_policy(config: &PolicyTrainConfig, base: &PolicyBase) -> Result<(Decoder, Decoder), TrainError> {
+    let device = Device::default().autodiff();
+    let load = |depth| {
+        let options = DecoderOptions {
+            depth,
+            with_head: true,
+            seed: Seed(config.seed),
+        };
+        Decoder::load(base.config.clone(), base.weights.as_ref(), &options, &device)
+    };
+    let policy = load(config.decoder_depth()?)?;
+    let reference = match config.decoder_depth()? {
+        Depth::Lora(_) => policy.without_adapters(),
+        Depth::Full | Depth::Frozen => load(Depth::Frozen)?,
+    };
+    Ok((policy, reference.valid()))
+}
+
+/// What every run is made of.
+struct Setting<'a> {
+    config: &'a PolicyTrainConfig,
+    reference: &'a Decoder,
+    folder: &'a mut RunFolder,
+}
+
+impl Setting<'_> {
+    fn goals(&self) -> KlGoals {
+        let config = self.config;
+        KlGoals::new(&config.keep_at_kl_nats, config.kl_stop_nats, config.kl_limit_nats)
+    }
+
+    fn loss(&self, goals: Option<KlGoals>) -> PolicyLoss<Decoder> {
+        let loss = self.config.objective.token_loss();
+        PolicyLoss::new(loss, self.reference.clone(), self.config.logit_rows, goals)
+    }
+
+    fn on_given(
+        self,
+        policy: Decoder,
+        given: Given,
+        probe: Option<&mut DecoderDraws<'_>>,
+        on_event: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<Outcome<Decoder>, TrainError> {
+        let config = self.config;
+        let held_out = (!given.held_out.is_empty())
+            .then(|| (pieces(given.held_out, config.optim.batch_len), self.loss(None)));
+        let judge = self.judge(held_out, probe);
+        let (per_step, piece) = (config.responses_per_step, config.optim.batch_len);
+        let mut source = GivenSource::new(given.train, per_step, piece, Seed(config.seed));
+        self.run(policy, None, &mut source, judge, on_event)
+    }
+
+    fn on_policy(
+        self,
+        policy: Decoder,
+        drawer: &mut DecoderDraws<'_>,
+        on_event: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<Outcome<Decoder>, TrainError> {
+        let config = self.config;
+        let plan = RoundPlan {
+            steps: config.steps_per_round,
+            passes: config.passes_per_round,
+            advantage: config.objective.advantage(),
+            piece_tokens: config.optim.batch_len,
+            seed: Seed(config.seed),
+            folder: self.folder.path().join("rounds"),
+        };
+        let mut source = OnPolicySource::new(drawer, plan);
+        let (goals, judge) = (self.goals(), self.judge(None, None));
+        self.run(policy, Some(goals), &mut source, judge, on_event)
+    }
+
+    fn judge<'a>(
+        &self,
+        held_out: Option<(PolicyBatch, PolicyLoss<Decoder>)>,
+        probe: Option<&'a mut DecoderDraws<'_>>,
+    ) -> PolicyJudge<'a, Decoder> {
+        PolicyJudge {
+            held_out,
+            probe: probe.map(|probe| probe as &mut dyn DrawResponses<Decoder>),
+            reference: self.reference.clone(),
+            goals: self.goals(),
+            rows: self.config.logit_rows,
+            piece_tokens: self.config.optim.batch_len,
+        }
+    }
+
+    fn run(
+        self,
+        policy: Decoder,
+        goals: Option<KlGoals>,
+        source: &mut dyn WeightedSource<Decoder, Batch = PolicyBatch>,
+        mut judge: PolicyJudge<'_, Decoder>,
+        on_event: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
+    ) -> Result<Outcome<Decoder>, TrainError> {
+        let parts = Parts {
+            objective: &mut self.loss(goals),
+            source,
+            judge: &mut judge,
+        };
+        let steps = (&self.config.optim, self.config.epochs);
+        train(policy, parts, steps, self.folder, on_event)
+    }
+}
+
+/// Draws with a decoder's merged weights, and leaves out what cannot be learned from.
+struct DecoderDraws<'a> {
+    rollouts: &'a mut dyn PolicyRollouts,
+    base: &'a PolicyBase,
+    skipped: Skipped,
+}
+
+impl DrawResponses<Decoder> for DecoderDraws<'_> {
+    fn draw(&mut self, policy: &Decoder, step: u64) -> Result<Vec<PolicyResponse>, TrainError> {
+        let weights = policy.trained_weights(Arc::clone(&self.base.weights));
+        let responses = self.rollouts.rollouts(Arc::new(weights), step)?;
+        super::given::usable(responses, &self.base.config, &mut self.skipped)
+    }
+}
+
+impl PolicyObjective {
+    fn advantage(&self) -> Advantage {
+        match self {
+            Self::Rl { advantage, .. } => *advantage,
+            _ => Advantage::None,
+        }
+    }
 }
 
 /// The merged weights that a run kept.
@@ -123,8 +353,10 @@ pub fn load_kept(
     base: &PolicyBase,
     path: &Path,
 ) -> Result<Arc<dyn WeightSource>, TrainError> {
-    let _ = (config, base, path);
-    todo!("under construction")
+    let (policy, _) = load_policy(config, base)?;
+    let policy = load_params(policy, &Checkpoint::read(path)?.weights)
+        .map_err(|problem| TrainError::bad_file(path, problem))?;
+    Ok(Arc::new(policy.trained_weights(Arc::clone(&base.weights))))
 }
 
 /// The weights that the run in this folder has kept, by rising KL.
@@ -132,6 +364,22 @@ pub fn load_kept(
 /// # Errors
 /// A checkpoint that is damaged.
 pub fn kept_policies(run_dir: &Path) -> Result<Vec<KeptPolicy>, TrainError> {
-    let _ = run_dir;
-    todo!("under construction")
+    let names = CheckpointNames::in_folder(run_dir);
+    let mut kept = Vec::new();
+    for name in names.kept_names()? {
+        let path = names.kept(&name);
+        let checkpoint = Checkpoint::read(&path)?;
+        let target = name.strip_prefix("kl-").and_then(|number| number.parse().ok());
+        let Some(target_kl_nats) = target else {
+            return Err(TrainError::bad_file(&path, "not named after a KL"));
+        };
+        kept.push(KeptPolicy {
+            target_kl_nats,
+            kl_nats: checkpoint.metrics.get("kl_nats").copied().unwrap_or(f64::NAN),
+            step: checkpoint.step,
+            path,
+        });
+    }
+    kept.sort_by(|a, b| a.target_kl_nats.total_cmp(&b.target_kl_nats));
+    Ok(kept)
 }
