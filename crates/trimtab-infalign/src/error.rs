@@ -84,17 +84,17 @@ pub enum InfalignError {
     },
     /// A fixed point whose iteration did not settle.
     #[error(
-        "{transform} at beta {beta:.3e} did not settle in {num_iterations} iterations: the last changed the transform by \
-         {residual:.1e}; take a greater beta (a smaller KL)"
+        "the fixed point for {procedure} at beta {beta:.3e} did not settle in {num_iterations} iterations: the last \
+         changed its log-density by {residual_nats:.1e} nats; take a greater beta (a smaller KL)"
     )]
     NotConverged {
-        /// The transform.
-        transform: String,
+        /// The procedure.
+        procedure: String,
         /// The beta.
         beta: f64,
         /// Iterations made.
         num_iterations: usize,
-        /// Greatest change of the last one.
-        residual: f64,
+        /// Greatest change of the last one, in nats.
+        residual_nats: f64,
     },
 }

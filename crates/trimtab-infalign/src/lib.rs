@@ -11,16 +11,33 @@
 //! happens at inference, and the analysis puts the latter two together. Pure functions; no file, no model, no
 //! prompt. Integrals are adaptive, by a library, and in log space.
 
+mod density;
+mod design;
+pub mod enumerated;
 mod error;
 mod fixed_point;
+mod integral;
+mod panels;
 mod procedure;
 mod quantiles;
+mod simulation;
 mod table;
 mod transform;
+mod win_rates;
 
+pub use density::Density;
+pub use design::{Design, DesignLine, design, design_by};
 pub use error::InfalignError;
 pub use fixed_point::Certificate;
 pub use procedure::{PROCEDURES, PreparedProcedure, Procedure};
 pub use quantiles::{ReferenceQuantiles, estimator_rmse, estimator_standard_error};
+pub use simulation::{
+    CandidateChoice, PolicyDraws, SIMULATED_PROCEDURES, Simulated, SimulatedProcedure, SimulatedWinRate,
+    simulated_weights, simulated_win_rate,
+};
 pub use table::{NamedTable, Table};
 pub use transform::{PreparedTransform, TRANSFORMS, Transform};
+pub use win_rates::{
+    Analysis, KL_RANGE_NATS, WinRate, analyze, inference_win_rate, policy_at_beta, policy_at_kl,
+    policy_at_kl_from,
+};

@@ -20,8 +20,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::InfalignError;
-use crate::fixed_point::{Certificate, FixedPoint};
-use crate::procedure::Procedure;
+use crate::fixed_point::{Certificate, Choice, FixedPoint};
 use crate::table::{NamedTable, Table};
 
 /// Every transform: its form and its meaning, for help texts.
@@ -128,6 +127,15 @@ impl Transform {
     /// [`InfalignError::OutOfRange`] for a beta that is not positive and finite, [`InfalignError::TableNotRead`],
     /// [`InfalignError::NotConverged`].
     pub fn prepare(&self, beta: f64) -> Result<PreparedTransform, InfalignError> {
+        self.prepare_from(beta, None)
+    }
+
+    /// The same, with a fixed point's iteration starting from that at a neighbouring beta.
+    pub(crate) fn prepare_from(
+        &self,
+        beta: f64,
+        neighbour: Option<&PreparedTransform>,
+    ) -> Result<PreparedTransform, InfalignError> {
         if !(beta.is_finite() && beta > 0.0) {
             return Err(InfalignError::OutOfRange {
                 what: "beta",
@@ -135,22 +143,20 @@ impl Transform {
                 expected: "a positive number",
             });
         }
+        let start = neighbour
+            .filter(|prepared| prepared.transform == *self)
+            .and_then(|prepared| prepared.solved.as_ref());
         let solved = match self {
-            Self::BonFixedPoint { n } => Some(FixedPoint::solve(&Procedure::BestOf { n: *n }, beta, None)?),
-            Self::WonFixedPoint { n } => Some(FixedPoint::solve(&Procedure::WorstOf { n: *n }, beta, None)?),
+            Self::BonFixedPoint { n } => Some(FixedPoint::solve(Choice::BestOf(*n), beta, start)?),
+            Self::WonFixedPoint { n } => Some(FixedPoint::solve(Choice::WorstOf(*n), beta, start)?),
             Self::Table(named) => named.content().map(|_| None)?,
             _ => None,
         };
-        Ok(self.prepared(solved))
-    }
-
-    /// With a fixed point that was solved already.
-    pub(crate) fn prepared(&self, solved: Option<FixedPoint>) -> PreparedTransform {
-        PreparedTransform {
+        Ok(PreparedTransform {
             transform: self.clone(),
             solved,
             least_level: least_level(DEFAULT_NUM_SAMPLES),
-        }
+        })
     }
 }
 
@@ -199,6 +205,17 @@ impl PreparedTransform {
         }
     }
 
+    /// `Phi(u) - Phi(1)`, without cancellation near 1 where that matters.
+    pub(crate) fn below_top(&self, u: f64) -> f64 {
+        match &self.transform {
+            Transform::Identity => u - 1.0,
+            Transform::Exp { t } if *t > 0.0 => (t * (u - 1.0)).exp_m1(),
+            Transform::Exp { t } => -t.exp() * (t * (u - 1.0)).exp_m1(),
+            Transform::Power { p } => (p * u.ln()).exp_m1(),
+            _ => self.value(u) - self.value(1.0),
+        }
+    }
+
     /// Which transform this is.
     pub fn transform(&self) -> &Transform {
         &self.transform
@@ -215,11 +232,6 @@ impl PreparedTransform {
             Transform::Table(named) => named.table.as_ref().map_or(&[], Table::levels),
             _ => &[],
         }
-    }
-
-    /// The fixed point, to start a neighbouring one from.
-    pub(crate) fn solved(&self) -> Option<&FixedPoint> {
-        self.solved.as_ref()
     }
 }
 
