@@ -8,20 +8,22 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use trimtab_base::{RewardError, RewardModel, ScoreInput};
 use trimtab_decode::{Floor, Steering, SteeringTerm, ValueSource};
 use trimtab_engine::Engine;
-use trimtab_model::PrecisionPlan;
+use trimtab_model::{PrecisionPlan, ScoreHead};
 use trimtab_reward::{ExternalLimits, RewardSpec};
 use trimtab_runtime::{
-    AskedReward, AskedScorer, HeadReward, LoadedModel, PromptStyle, ReaderLimits, SeparateScorer,
+    AskedReward, AskedScorer, HeadReward, LOGIT, PromptStyle, ReaderLimits, SeparateScorer, SharedTextReader, TextForm,
+    TextReader,
 };
-use trimtab_scorer::{ScorerCard, ScorerSet, ScorerWeights, read_scorer};
+use trimtab_scorer::ScorerSet;
 use trimtab_store::SourcePolicy;
 
+use crate::head_place::{HeadFolder, HeadPlace};
 use crate::resolve::ReadyModel;
 
 /// Before a reward that is used as a scorer: it judges each response as far as it goes.
@@ -81,67 +83,6 @@ pub(crate) struct Models<'a> {
     pub(crate) style: &'a PromptStyle,
 }
 
-/// A scorer's folder as read.
-struct Folder {
-    card: ScorerCard,
-    weights: ScorerWeights,
-    /// The model behind the `@`.
-    model: Option<String>,
-    path: String,
-}
-
-impl Folder {
-    /// Reads `DIR` or `DIR@MODEL`.
-    fn read(place: &str) -> Result<Self> {
-        let (path, model) = match place.rsplit_once('@') {
-            Some((path, model)) if !Path::new(place).exists() => (path, Some(model.to_owned())),
-            _ => (place, None),
-        };
-        let (card, weights) = read_scorer(Path::new(path)).with_context(|| format!("scorer {path}"))?;
-        Ok(Self {
-            card,
-            weights,
-            model,
-            path: path.to_owned(),
-        })
-    }
-
-    /// The model that it runs on, if that is not the generator.
-    ///
-    /// # Errors
-    /// A model that cannot be opened, or that the scorer was not trained on.
-    fn own_model(&self, models: &Models<'_>) -> Result<Option<LoadedModel>> {
-        if let Some(folder) = &self.card.model {
-            let path = Path::new(&self.path).join(folder);
-            let loaded = crate::resolve::load(&path, models.plan, models.threads);
-            return loaded.with_context(|| format!("scorer {}", self.path)).map(Some);
-        }
-        let Some(name) = &self.model else {
-            let generator = models.generator;
-            return self.check_base(generator).map(|()| None).with_context(|| {
-                format!(
-                    "a scorer for another model steers by text: give {}@{} to run it on its own",
-                    self.path, self.card.base.name
-                )
-            });
-        };
-        let own = ReadyModel::open(name, models.policy, models.plan, models.threads)?;
-        self.check_base(&own)?;
-        Ok(Some(own.loaded))
-    }
-
-    fn check_base(&self, model: &ReadyModel) -> Result<()> {
-        let config = model.loaded.config();
-        self.card.check_base(
-            &model.stored.name,
-            &model.sha256(),
-            config.hidden_len,
-            config.vocab_len,
-        )?;
-        Ok(())
-    }
-}
-
 /// One scorer, opened.
 struct Opened {
     place: String,
@@ -175,17 +116,17 @@ impl OpenScorers {
                 scorers.open_reward(&place, spec, models)?;
                 continue;
             }
-            let folder = Folder::read(&place)?;
+            let folder = HeadFolder::read(&place)?;
             let name = scorers.name_for(&folder.path);
             let own_model = folder.own_model(models)?;
-            let Folder { card, weights, .. } = folder;
+            let HeadFolder { card, weights, .. } = folder;
             let has_action = weights.action.is_some() && own_model.is_none();
             let (unit, sha256) = (card.reward_unit.clone(), card.weights_sha256.clone());
             let source = if let Some(own_model) = own_model {
                 let limits = ReaderLimits::standard();
                 let style = models.style.clone();
                 let scorer =
-                    SeparateScorer::try_new(name.clone(), (&card, weights), &own_model, style, limits)?;
+                    SeparateScorer::try_new(name.clone(), (&card, weights), &own_model.loaded, style, limits)?;
                 scorers.separate.push(Box::new(scorer));
                 ValueSource::Asked
             } else {
@@ -228,12 +169,10 @@ impl OpenScorers {
     }
 
     /// The last part of the path, or all of it if that is taken.
-    fn name_for(&self, path: &str) -> String {
-        let last = Path::new(path)
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+    fn name_for(&self, path: &Path) -> String {
+        let last = path.file_name().map(|name| name.to_string_lossy().into_owned());
         last.filter(|last| self.opened.iter().all(|opened| opened.name != *last))
-            .unwrap_or_else(|| path.to_owned())
+            .unwrap_or_else(|| path.display().to_string())
     }
 
     /// Hands those on the generator's states to its engine.
@@ -326,6 +265,8 @@ fn parse_floor(text: &str, terms: &[SteeringTerm]) -> Result<Floor> {
 
 /// Builds a reward, heads on a model's states included.
 ///
+/// Heads of one reward that read the same model share its reader, so that a text is read once for all of them.
+///
 /// # Errors
 /// A reward that cannot be built, a head that is no scorer or whose model cannot be opened.
 pub(crate) fn build_reward(
@@ -333,15 +274,70 @@ pub(crate) fn build_reward(
     limits: &ExternalLimits,
     models: &Models<'_>,
 ) -> Result<Box<dyn RewardModel>> {
+    let mut readers = Readers::default();
     spec.build_with_models::<anyhow::Error>(limits, &mut |place, name| {
-        let folder = Folder::read(place)?;
-        let own = folder.own_model(models)?;
-        let model = own.as_ref().unwrap_or(&models.generator.loaded);
-        let limits = ReaderLimits::standard();
-        let style = models.style.clone();
-        let head = HeadReward::try_new(name, (&folder.card, folder.weights), model, style, limits)?;
+        let head = match HeadPlace::read(place)? {
+            HeadPlace::Trained(folder) => {
+                let own = folder.own_model_name(models.generator)?;
+                let must_fit = own.is_some() && folder.card.model.is_none();
+                let reader = readers.of(own.as_deref(), models, &mut |model| {
+                    if must_fit { folder.check_base(model) } else { Ok(()) }
+                })?;
+                HeadReward::on_reader(name, (&folder.card, folder.weights), &reader.texts)?
+            }
+            HeadPlace::Classifier { model, label } => {
+                let reader = readers.of(Some(&model), models, &mut |_| Ok(()))?;
+                let head = reader.score_head.as_ref().with_context(|| {
+                    format!("{model} is no sequence classifier, expected one with a score head")
+                })?;
+                HeadReward::of_classifier(name, (head, label.as_deref()), &reader.texts)?
+            }
+        };
         Ok(Box::new(head))
     })
+}
+
+/// Readers of the models that heads are on, by the names of these.
+#[derive(Default)]
+struct Readers(Vec<(Option<String>, Reader)>);
+
+#[derive(Clone)]
+struct Reader {
+    texts: SharedTextReader,
+    score_head: Option<ScoreHead>,
+}
+
+impl Readers {
+    /// The reader of a model, by default the generator; one that is opened now must pass `check`.
+    fn of(
+        &mut self,
+        name: Option<&str>,
+        models: &Models<'_>,
+        check: &mut dyn FnMut(&ReadyModel) -> Result<()>,
+    ) -> Result<Reader> {
+        if let Some((_, known)) = self.0.iter().find(|(known, _)| known.as_deref() == name) {
+            return Ok(known.clone());
+        }
+        let opened = name
+            .map(|name| ReadyModel::open(name, models.policy, models.plan, models.threads))
+            .transpose()?;
+        if let Some(opened) = &opened {
+            check(opened)?;
+        }
+        let model = &opened.as_ref().unwrap_or(models.generator).loaded;
+        let form = if model.score_head().is_some() {
+            TextForm::Conversation
+        } else {
+            TextForm::Answer
+        };
+        let texts = TextReader::try_new(model, models.style.clone(), form, ReaderLimits::standard())?;
+        let reader = Reader {
+            texts: Arc::new(Mutex::new(texts)),
+            score_head: model.score_head().cloned(),
+        };
+        self.0.push((name.map(str::to_owned), reader.clone()));
+        Ok(reader)
+    }
 }
 
 /// A reward as far as it can be built without models, to check prompts' records with: heads are there by name alone.
@@ -350,23 +346,24 @@ pub(crate) fn build_reward(
 /// A reward that cannot be built, a head that is no scorer.
 pub(crate) fn before_models(spec: &RewardSpec, limits: &ExternalLimits) -> Result<Box<dyn RewardModel>> {
     spec.build_with_models::<anyhow::Error>(limits, &mut |place, name| {
-        let unit = Folder::read(place)?.card.reward_unit;
-        Ok(Box::new(UnopenedHead { name, unit }))
+        let unit = match HeadPlace::read(place)? {
+            HeadPlace::Trained(folder) => folder.card.reward_unit,
+            HeadPlace::Classifier { .. } => LOGIT.to_owned(),
+        };
+        let problem = "its model is not opened yet";
+        Ok(Box::new(NamedReward { name, unit, problem }))
     })
 }
 
-/// SHA-256 of the weights of a head, in hexadecimal.
-pub(crate) fn head_sha256(place: &str) -> Result<String> {
-    Ok(Folder::read(place)?.card.weights_sha256)
+/// Stands for a reward that is known by name and unit alone.
+pub(crate) struct NamedReward {
+    pub(crate) name: String,
+    pub(crate) unit: String,
+    /// Why it gives no rewards.
+    pub(crate) problem: &'static str,
 }
 
-/// Stands for a head until its model is opened.
-struct UnopenedHead {
-    name: String,
-    unit: String,
-}
-
-impl RewardModel for UnopenedHead {
+impl RewardModel for NamedReward {
     fn name(&self) -> &str {
         &self.name
     }
@@ -378,7 +375,7 @@ impl RewardModel for UnopenedHead {
     fn score(&self, _batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError> {
         Err(RewardError::External {
             reward: self.name.clone(),
-            problem: "its model is not opened yet".to_owned(),
+            problem: self.problem.to_owned(),
         })
     }
 }

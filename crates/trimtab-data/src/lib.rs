@@ -5,9 +5,9 @@
 //! few thousand, on both sides, and whoever needs them all in memory collects them where it is seen.
 //!
 //! What comes in has three layers. [`RowReader`] turns any file into rows, each a map of JSON values with its number:
-//! JSON lines, plain, gzip or zstd, Parquet files of any hub, plain text. On it stand three meanings of a row:
+//! JSON lines or one array, plain, gzip or zstd, Parquet files of any hub, plain text. On it stand four meanings of a row:
 //! [`PromptReader`] (what to answer), [`RolloutReader`] (prompt and response, with rewards if there are any) and
-//! [`PreferenceReader`] (two responses, one preferred), each of which knows the usual columns (`prompt`, `messages`,
+//! [`PreferenceReader`] (two responses, one preferred) and [`LabelledReader`] (a response and a label), each of which knows the usual columns (`prompt`, `messages`,
 //! `response`, `chosen`, ...) and the transcripts of Anthropic's HH-RLHF. Columns that are not part of the meaning
 //! stay with the row as its `record`, for rewards that read them.
 //!
@@ -21,6 +21,8 @@
 mod error;
 mod files;
 mod journal;
+mod json_array;
+mod labelled;
 mod manifest;
 mod message;
 mod parquet_rows;
@@ -36,6 +38,7 @@ mod text_rows;
 mod writer;
 
 pub use error::DataError;
+pub use labelled::{LabelColumns, LabelledReader, LabelledResponse};
 pub use manifest::{MANIFEST_FILE, Manifest, RewardColumn, RunIdentity, Shard};
 pub use message::Message;
 pub use preference::{PreferencePair, PreferenceReader};

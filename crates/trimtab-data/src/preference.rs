@@ -44,7 +44,7 @@ pub struct PreferenceReader {
 }
 
 impl PreferenceReader {
-    /// Opens `.jsonl` or `.parquet`; see [`RowReader::open`].
+    /// Opens `.jsonl`, `.json` or `.parquet`; see [`RowReader::open`].
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -59,16 +59,17 @@ impl PreferenceReader {
 impl Iterator for PreferenceReader {
     type Item = Result<PreferencePair, DataError>;
 
-    /// The next pair; nothing follows an error.
+    /// The next pair. A row that cannot be used is an error after which more rows may follow, so that whoever leaves rows out
+    /// can count them; nothing follows a file that cannot be read on.
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
             return None;
         }
-        let pair = self.rows.next()?.and_then(|Row { number, cells }| {
+        let row = self.rows.next()?;
+        self.is_over = row.is_err();
+        Some(row.and_then(|Row { number, cells }| {
             pair_of(cells, number).map_err(|(column, problem)| self.rows.bad_row(number, column, problem))
-        });
-        self.is_over = pair.is_err();
-        Some(pair)
+        }))
     }
 }
 

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::DataError;
 use crate::error::shown;
+use crate::json_array::{JsonElements, is_array};
 use crate::parquet_rows::{ParquetBatches, row_of};
-use crate::text_rows::{Packing, TextLines};
+use crate::text_rows::{Packing, TextLines, open_text};
 
 /// A part of a file by rows: for splits into training and held-out data that do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +28,7 @@ impl RowRange {
 /// A row of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its number, counted from 1; in text files that of the line.
+    /// Its number, counted from 1; in text files that of the line, in a JSON array that of the element.
     pub number: u64,
     /// Its cells by column; in plain text the line as `prompt`. Nulls are left out.
     pub cells: Map<String, Value>,
@@ -71,9 +72,12 @@ pub struct RowReader {
     is_over: bool,
 }
 
+/// Numbered texts, each a row or empty.
+type Texts = Box<dyn Iterator<Item = Result<(u64, String), DataError>> + Send>;
+
 enum Source {
     Lines {
-        lines: TextLines,
+        lines: Texts,
         is_json: bool,
         /// Rows still to pass over.
         skip: u64,
@@ -86,7 +90,8 @@ enum Source {
 }
 
 impl RowReader {
-    /// Opens `.parquet`, `.jsonl` or plain text, the last two also as `.gz` or `.zst`. Empty lines are no rows.
+    /// Opens `.parquet`, `.jsonl`, `.json` (lines, or one array of objects) or plain text, all but the first also as `.gz` or
+    /// `.zst`. Empty lines are no rows.
     ///
     /// # Errors
     /// A file that cannot be read, or a Parquet file that is none.
@@ -103,12 +108,12 @@ impl RowReader {
                 current: None,
             },
             FileForm::JsonLines(packing) => Source::Lines {
-                lines: TextLines::open(path, packing)?,
+                lines: json_texts(path, packing)?,
                 is_json: true,
                 skip: range.skip,
             },
             FileForm::PlainText(packing) => Source::Lines {
-                lines: TextLines::open(path, packing)?,
+                lines: Box::new(TextLines::of(open_text(path, packing)?, path)),
                 is_json: false,
                 skip: range.skip,
             },
@@ -189,8 +194,21 @@ impl Iterator for RowReader {
     }
 }
 
+/// JSON objects as texts, whether they stand on lines or in one array.
+fn json_texts(path: &Path, packing: Packing) -> Result<Texts, DataError> {
+    let mut source = open_text(path, packing)?;
+    let damaged = |cause: std::io::Error| DataError::Damaged {
+        path: path.to_owned(),
+        problem: format!("cannot be read after line 0: {cause}"),
+    };
+    if is_array(source.as_mut()).map_err(damaged)? {
+        return Ok(Box::new(JsonElements::of(source, path)?));
+    }
+    Ok(Box::new(TextLines::of(source, path)))
+}
+
 /// The next line that is not empty, after those to skip.
-fn next_line(lines: &mut TextLines, skip: &mut u64) -> Result<Option<(u64, String)>, DataError> {
+fn next_line(lines: &mut Texts, skip: &mut u64) -> Result<Option<(u64, String)>, DataError> {
     for line in lines {
         let (number, line) = line?;
         if line.trim().is_empty() {

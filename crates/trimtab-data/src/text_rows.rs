@@ -20,6 +20,24 @@ pub(crate) enum Packing {
     Zstd,
 }
 
+/// Opens a file as text.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn open_text(path: &Path, packing: Packing) -> Result<Box<dyn BufRead + Send>, DataError> {
+    let file = File::open(path).map_err(DataError::io("read", path))?;
+    Ok(match packing {
+        Packing::Plain => Box::new(BufReader::new(file)),
+        Packing::Gzip => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(
+            BufReader::new(file),
+        ))),
+        Packing::Zstd => {
+            let decoder = zstd::Decoder::new(file).map_err(DataError::io("read", path))?;
+            Box::new(BufReader::new(decoder))
+        }
+    })
+}
+
 /// The lines of a file, numbered from 1.
 pub(crate) struct TextLines {
     source: Box<dyn BufRead + Send>,
@@ -29,25 +47,6 @@ pub(crate) struct TextLines {
 }
 
 impl TextLines {
-    /// Opens a file.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
-    pub(crate) fn open(path: &Path, packing: Packing) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io("read", path))?;
-        let source: Box<dyn BufRead + Send> = match packing {
-            Packing::Plain => Box::new(BufReader::new(file)),
-            Packing::Gzip => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(
-                BufReader::new(file),
-            ))),
-            Packing::Zstd => {
-                let decoder = zstd::Decoder::new(file).map_err(DataError::io("read", path))?;
-                Box::new(BufReader::new(decoder))
-            }
-        };
-        Ok(Self::of(source, path))
-    }
-
     /// The lines of a source; `path` is for messages.
     pub(crate) fn of(source: Box<dyn BufRead + Send>, path: &Path) -> Self {
         Self {

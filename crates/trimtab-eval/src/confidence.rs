@@ -200,12 +200,12 @@ fn acceleration(values: &[f64], mean: f64) -> f64 {
 }
 
 /// An index below `len` from 64 random bits; the bias is below `len / 2^64`.
-fn index_below(len: usize, bits: u64) -> usize {
+pub(crate) fn index_below(len: usize, bits: u64) -> usize {
     ((u128::from(bits) * len as u128) >> 64) as usize
 }
 
 /// Quantile of sorted values, linear between the two order statistics it falls between.
-fn quantile(sorted: &[f64], probability: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], probability: f64) -> f64 {
     let position = (probability * (sorted.len() as f64 + 1.0) - 1.0).clamp(0.0, (sorted.len() - 1) as f64);
     let idx = position.floor() as usize;
     let next = sorted[(idx + 1).min(sorted.len() - 1)];

@@ -21,6 +21,7 @@
 //! # Ok::<(), trimtab_eval::EvalError>(())
 //! ```
 
+pub mod agreement;
 pub mod best_of_n_curve;
 pub mod confidence;
 mod drift;
@@ -29,10 +30,14 @@ pub mod frontier;
 pub mod kl;
 pub mod objective;
 pub mod report;
+mod resample;
 pub mod reward_sample;
 pub mod samples;
 pub mod win_rate;
 
+pub use agreement::{
+    Accuracy, Calibration, LabelAgreement, LengthBias, PairAgreement, ReliabilityBin, label_agreement, pair_agreement,
+};
 pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
 pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
 pub use drift::drift_nats;
@@ -46,6 +51,7 @@ pub use kl::{
     blockwise_bound_nats, log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,
 };
 pub use objective::{advantage, tokenwise_objective_nats};
+pub use report::inference::{InferencePoint, InferenceReport};
 pub use report::{Example, ExampleAnswer, Report, ReportFiles};
 pub use reward_sample::{RewardClass, RewardSample};
 pub use samples::{PromptRun, ReferenceSamples, Scored};

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::config::{Activation, AttentionSpan, ModelConfig, RopeConfig, RopeScaling};
 use crate::error::ModelError;
+use crate::score_head::is_sequence_classifier;
 
 /// Architectures by their `model_type`.
 pub const SUPPORTED: &str = "llama, qwen2, qwen3, gemma3_text, gemma3";
@@ -125,7 +126,8 @@ pub fn config_from_hf(json: &Value) -> Result<ModelConfig, ModelError> {
         qkv_bias,
         qk_norm,
         post_norms: is_gemma,
-        tied_head: raw.tie_word_embeddings.unwrap_or(is_gemma),
+        // A sequence classifier has no output head, so that there is none to look for.
+        tied_head: raw.tie_word_embeddings.unwrap_or(is_gemma) || is_sequence_classifier(json),
     }
     .validate()
 }

@@ -8,6 +8,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::load::WeightSource;
 use crate::names::{LayerRole, Role, roles, tensor_name};
+use crate::score_head::{SCORE_WEIGHT, is_sequence_classifier};
 
 /// Order of a head's rows in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,9 @@ impl CheckpointWeights {
         let mut known: HashSet<String> = self.tensors.keys().map(|&role| self.name(role)).collect();
         // Some files store the embedding matrix a second time as the head that it is.
         known.insert(self.name(Role::Head));
+        if self.checkpoint.config_json().is_some_and(is_sequence_classifier) {
+            known.insert(SCORE_WEIGHT.to_owned());
+        }
         let is_known =
             |name: &str| known.contains(name) || is_rotary_table(name) || !name.starts_with(self.prefix);
         match self.checkpoint.tensor_names().find(|name| !is_known(name)) {

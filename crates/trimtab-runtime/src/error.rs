@@ -103,6 +103,23 @@ pub enum RuntimeError {
         /// Context of the model.
         context: usize,
     },
+    /// A sequence classifier was asked for text.
+    #[error(
+        "the model is a sequence classifier (labels {}), which writes no text; use it as a reward, head:MODEL",
+        labels.join(", ")
+    )]
+    NoLanguageModel {
+        /// Its labels.
+        labels: Vec<String>,
+    },
+    /// A reward was asked of a sequence classifier by a label that it does not have, or by none where it has many.
+    #[error("label {label:?}: expected one of {}, as in head:MODEL#{}", labels.join(", "), labels[0])]
+    NoLabel {
+        /// The label as given, empty if none.
+        label: String,
+        /// The labels that it has, at least one.
+        labels: Vec<String>,
+    },
     /// A prompt without a token has no state.
     #[error("response {idx}: its prompt has no tokens, expected at least one")]
     EmptyPromptIds {

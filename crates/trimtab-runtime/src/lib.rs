@@ -17,11 +17,13 @@ mod loaded;
 mod prefix_features;
 mod prompt;
 mod response;
+mod response_kl;
 mod scorer;
 mod state_reader;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text_judge;
+mod text_reader;
 
 pub use asked::{AskedPrefix, AskedReward, AskedScorer, Judges};
 pub use error::RuntimeError;
@@ -30,5 +32,7 @@ pub use loaded::{LoadOptions, LoadedModel};
 pub use prefix_features::{FeatureItem, PrefixStates, prefix_features, token_features};
 pub use prompt::PromptStyle;
 pub use response::EncodedResponse;
+pub use response_kl::{ResponseKl, response_kl};
 pub use state_reader::ReaderLimits;
-pub use text_judge::{HeadReward, LOG_PROBABILITY, LOGIT, SeparateScorer};
+pub use text_judge::{HeadReward, LOG_PROBABILITY, LOGIT, SeparateScorer, classifier_weights};
+pub use text_reader::{SharedTextReader, TextForm, TextReader, cut_to_tokens};

@@ -9,11 +9,13 @@ use trimtab_engine::{CpuBackend, Engine, EngineConfig};
 use trimtab_kernels::pool::Pool;
 use trimtab_model::load::WeightSource;
 use trimtab_model::names::Role;
-use trimtab_model::{Model, ModelConfig, ModelFile, PrecisionPlan};
+use trimtab_model::{Model, ModelConfig, ModelFile, PrecisionPlan, ScoreHead};
 use trimtab_tokenizer::Tokenizer;
 
 use crate::error::RuntimeError;
 use crate::gguf_vocab::gguf_vocab;
+
+mod reweighted;
 
 /// How to run a model that is opened.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct LoadedModel {
     weights: Arc<dyn WeightSource>,
     tokenizer: Arc<Tokenizer>,
     pool: Arc<Pool>,
+    /// Of a sequence classifier, which has no output head.
+    score_head: Option<Arc<ScoreHead>>,
 }
 
 impl LoadedModel {
@@ -51,6 +55,7 @@ impl LoadedModel {
         Ok(Self {
             model,
             weights: file.weights(),
+            score_head: file.score_head()?.map(Arc::new),
             tokenizer,
             pool,
         })
@@ -59,8 +64,14 @@ impl LoadedModel {
     /// An engine over this model with a key/value store of `kv_budget_bytes`, taken as it is first used.
     ///
     /// # Errors
-    /// A limit of `config` that is zero, a budget that the system has no address space for.
+    /// A limit of `config` that is zero, a budget that the system has no address space for; a sequence classifier, which
+    /// has no next tokens.
     pub fn engine(&self, kv_budget_bytes: usize, config: EngineConfig) -> Result<Engine, RuntimeError> {
+        if let Some(head) = &self.score_head {
+            return Err(RuntimeError::NoLanguageModel {
+                labels: head.labels.clone(),
+            });
+        }
         CpuBackend::try_new(Arc::clone(&self.model), Arc::clone(&self.pool), kv_budget_bytes)
             .and_then(|backend| Engine::new(Box::new(backend), config))
             .map_err(|cause| RuntimeError::Step { cause })
@@ -84,6 +95,11 @@ impl LoadedModel {
             Role::Head
         };
         self.weights.read_row(role, token, row);
+    }
+
+    /// The score head of a sequence classifier.
+    pub fn score_head(&self) -> Option<&ScoreHead> {
+        self.score_head.as_deref()
     }
 
     /// The threads that it runs on.

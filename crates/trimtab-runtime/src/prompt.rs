@@ -55,7 +55,7 @@ impl PromptStyle {
 }
 
 /// Token ids of a conversation, in which the template alone may write control tokens.
-fn encode_chat(
+pub(crate) fn encode_chat(
     tokenizer: &Tokenizer,
     messages: &[Message],
     options: &RenderOptions,

@@ -1,122 +1,37 @@
-//! A scorer with a model of its own, asked about texts. Knows one model and one scorer, no generator.
-//!
-//! The generator may have another tokenizer, so responses come as text and are tokenised anew. A text that grew may end
-//! in other tokens than before; the reader keeps whole blocks by their tokens, so it goes on from the last block that is
-//! still the same, and a block of M tokens costs about M rows, not the whole prefix.
+//! Scorers and rewards with a model of their own, asked about texts. Knows heads on states, no generator.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use trimtab_base::{RewardError, RewardModel, ScoreInput, TokenId};
-use trimtab_model::ForwardOutput;
-use trimtab_scorer::{ScorerCard, ScorerWeights};
+use trimtab_base::{RewardError, RewardModel, ScoreInput};
+use trimtab_model::ScoreHead;
+use trimtab_scorer::{Layer, ScorerCard, ScorerWeights, StateHead};
 
 use crate::asked::{AskedPrefix, AskedScorer};
 use crate::error::RuntimeError;
 use crate::loaded::LoadedModel;
 use crate::prompt::PromptStyle;
-use crate::state_reader::{OutputRow, ReaderLimits, Sequence, StateReader};
+use crate::state_reader::ReaderLimits;
+use crate::text_reader::{SharedTextReader, Text, TextForm, TextReader};
 
 /// Unit of a reward head's plain output.
 pub const LOGIT: &str = "logit";
 /// Unit of a reward head whose output is the log-probability that a response is good: `log sigmoid(logit)`.
 pub const LOG_PROBABILITY: &str = "log-probability in nats";
 
-/// Prompts whose tokens are kept.
-const MAX_PROMPTS: usize = 1024;
-
-/// A text to be judged.
-#[derive(Debug, Clone, Copy)]
-struct Text<'a> {
-    prompt: &'a str,
-    response: &'a str,
-    is_finished: bool,
-}
-
-/// State values of texts.
-struct TextJudge {
-    model: LoadedModel,
-    reader: StateReader,
-    weights: ScorerWeights,
-    style: PromptStyle,
-    prompts: HashMap<String, Vec<TokenId>>,
-}
-
-impl TextJudge {
-    fn try_new(
-        model: &LoadedModel,
-        weights: ScorerWeights,
-        style: PromptStyle,
-        limits: ReaderLimits,
-    ) -> Result<Self, RuntimeError> {
-        Ok(Self {
-            reader: StateReader::try_new(model, limits)?,
-            model: model.clone(),
-            weights,
-            style,
-            prompts: HashMap::new(),
-        })
-    }
-
-    /// Values of `texts` in order; those of failures name `what`.
-    fn values(&mut self, texts: &[Text<'_>]) -> Result<Vec<f64>, RuntimeError> {
-        let mut sequences = Vec::with_capacity(texts.len());
-        for (idx, text) in texts.iter().enumerate() {
-            sequences.push(self.sequence(idx, text)?);
+/// State values of `texts`, in order.
+fn values<'t>(
+    reader: &mut TextReader,
+    weights: &ScorerWeights,
+    texts: impl IntoIterator<Item = Text<'t>>,
+) -> Result<Vec<f64>, RuntimeError> {
+    let mut values = Vec::new();
+    reader.read(texts, &mut |idx, hidden| {
+        if values.len() <= idx {
+            values.resize(idx + 1, f64::NAN);
         }
-        let mut values = vec![f64::NAN; texts.len()];
-        let weights = &self.weights;
-        let hidden_len = weights.hidden_len();
-        self.reader.run::<RuntimeError>(
-            &mut sequences.into_iter(),
-            &mut |rows: &[OutputRow], output: &ForwardOutput| {
-                for (row, hidden) in rows.iter().zip(output.hidden.chunks_exact(hidden_len)) {
-                    values[row.sequence] = weights.state_value(hidden);
-                }
-                Ok(())
-            },
-        )?;
-        Ok(values)
-    }
-
-    fn sequence(&mut self, idx: usize, text: &Text<'_>) -> Result<Sequence, RuntimeError> {
-        let tokenizer = self.model.tokenizer();
-        let prompt_ids = if let Some(known) = self.prompts.get(text.prompt) {
-            known.clone()
-        } else {
-            let ids = self.style.encode(tokenizer, text.prompt)?;
-            if self.prompts.len() >= MAX_PROMPTS {
-                self.prompts.clear();
-            }
-            self.prompts.insert(text.prompt.to_owned(), ids.clone());
-            ids
-        };
-        let encoded = self.style.encode_behind(
-            tokenizer,
-            (text.prompt, prompt_ids),
-            text.response,
-            text.is_finished,
-        )?;
-        let (prompt, response) = (encoded.prompt_ids.len(), encoded.response_ids.len());
-        let context = self.model.config().context_len;
-        if prompt + response == 0 {
-            return Err(RuntimeError::EmptyPromptIds { idx });
-        }
-        if prompt + response > context {
-            return Err(RuntimeError::ResponseTooLong {
-                idx,
-                prompt,
-                response,
-                context,
-            });
-        }
-        let tokens = [encoded.prompt_ids, encoded.response_ids].concat();
-        Ok(Sequence {
-            first_output: tokens.len() - 1,
-            shared_len: tokens.len(),
-            tokens,
-        })
-    }
+        values[idx] = weights.state_value(hidden);
+    })?;
+    Ok(values)
 }
 
 /// A prefix scorer with a model of its own, which steers any generator by text (the paper's transfer, CD section 5,
@@ -124,7 +39,8 @@ impl TextJudge {
 pub struct SeparateScorer {
     name: String,
     unit: String,
-    judge: TextJudge,
+    weights: ScorerWeights,
+    reader: TextReader,
 }
 
 impl SeparateScorer {
@@ -139,11 +55,13 @@ impl SeparateScorer {
         style: PromptStyle,
         limits: ReaderLimits,
     ) -> Result<Self, RuntimeError> {
-        check_width(card, &weights, model)?;
+        let reader = TextReader::try_new(model, style, TextForm::Answer, limits)?;
+        check_width(card, &weights, &reader)?;
         Ok(Self {
             name,
             unit: card.reward_unit.clone(),
-            judge: TextJudge::try_new(model, weights, style, limits)?,
+            weights,
+            reader,
         })
     }
 }
@@ -158,20 +76,12 @@ impl AskedScorer for SeparateScorer {
     }
 
     fn values(&mut self, asked: &[AskedPrefix<'_>]) -> Result<Vec<f64>, RuntimeError> {
-        let text = |asked: &AskedPrefix<'_>| {
-            let is_finished = asked.is_ended();
-            (asked.job.prompt.clone(), asked.prefix.text.clone(), is_finished)
-        };
-        let texts: Vec<(String, String, bool)> = asked.iter().map(text).collect();
-        let texts: Vec<Text<'_>> = texts
-            .iter()
-            .map(|(prompt, response, is_finished)| Text {
-                prompt,
-                response,
-                is_finished: *is_finished,
-            })
-            .collect();
-        self.judge.values(&texts)
+        let texts = asked.iter().map(|asked| Text {
+            prompt: &asked.job.prompt,
+            response: &asked.prefix.text,
+            is_finished: asked.is_ended(),
+        });
+        values(&mut self.reader, &self.weights, texts)
     }
 }
 
@@ -183,7 +93,8 @@ pub struct HeadReward {
     name: String,
     unit: String,
     takes_log_sigmoid: bool,
-    judge: Mutex<TextJudge>,
+    weights: ScorerWeights,
+    reader: SharedTextReader,
 }
 
 impl HeadReward {
@@ -199,14 +110,100 @@ impl HeadReward {
         style: PromptStyle,
         limits: ReaderLimits,
     ) -> Result<Self, RuntimeError> {
-        check_width(card, &weights, model)?;
+        let reader = TextReader::try_new(model, style, TextForm::Answer, limits)?;
+        Self::on_reader(name, (card, weights), &Arc::new(Mutex::new(reader)))
+    }
+
+    /// [`Self::try_new`] on a reader that other heads use too: the texts that all are asked about are read once, up to
+    /// what the reader keeps.
+    ///
+    /// # Errors
+    /// Hidden states of another width.
+    pub fn on_reader(
+        name: String,
+        (card, weights): (&ScorerCard, ScorerWeights),
+        reader: &SharedTextReader,
+    ) -> Result<Self, RuntimeError> {
+        check_width(
+            card,
+            &weights,
+            &reader.lock().unwrap_or_else(PoisonError::into_inner),
+        )?;
         Ok(Self {
             name,
             takes_log_sigmoid: card.reward_unit == LOG_PROBABILITY,
             unit: card.reward_unit.clone(),
-            judge: Mutex::new(TextJudge::try_new(model, weights, style, limits)?),
+            weights,
+            reader: Arc::clone(reader),
         })
     }
+
+    /// The reward of one label of a sequence classifier of the hub, see [`classifier_weights`]. The reader's form is
+    /// [`TextForm::Conversation`].
+    ///
+    /// # Errors
+    /// Those of [`classifier_weights`].
+    pub fn of_classifier(
+        name: String,
+        (head, label): (&ScoreHead, Option<&str>),
+        reader: &SharedTextReader,
+    ) -> Result<Self, RuntimeError> {
+        Ok(Self {
+            name,
+            takes_log_sigmoid: false,
+            unit: LOGIT.to_owned(),
+            weights: classifier_weights(head, label)?,
+            reader: Arc::clone(reader),
+        })
+    }
+}
+
+/// What a sequence classifier of the hub says of a text, as a scorer's weights. The unit is [`LOGIT`].
+///
+/// One label: its score. Two: the log-odds of `label`, or of the second, `h . (w_label - w_other)`. More: the
+/// score of `label`, which must be named.
+///
+/// # Errors
+/// A label that it does not have, or none where it has more than two.
+pub fn classifier_weights(head: &ScoreHead, label: Option<&str>) -> Result<ScorerWeights, RuntimeError> {
+    let num_labels = head.labels.len();
+    let no_label = || RuntimeError::NoLabel {
+        label: label.unwrap_or_default().to_owned(),
+        labels: head.labels.clone(),
+    };
+    let chosen = match label {
+        Some(label) => head
+            .labels
+            .iter()
+            .position(|known| known == label)
+            .ok_or_else(no_label)?,
+        None if num_labels <= 2 => num_labels - 1,
+        None => return Err(no_label()),
+    };
+    let row = |idx: usize| &head.weight[idx * head.hidden_len..][..head.hidden_len];
+    let weight = if num_labels == 2 {
+        let pairs = row(chosen).iter().zip(row(1 - chosen));
+        pairs.map(|(own, other)| own - other).collect()
+    } else {
+        row(chosen).to_vec()
+    };
+    Ok(ScorerWeights {
+        mean: vec![0.0; head.hidden_len],
+        std: vec![1.0; head.hidden_len],
+        scale: 1.0,
+        offset: 0.0,
+        state: StateHead {
+            trunk: None,
+            out: Layer {
+                in_len: head.hidden_len,
+                out_len: 1,
+                weight,
+                bias: vec![0.0],
+            },
+        },
+        action: None,
+        token_features: None,
+    })
 }
 
 impl RewardModel for HeadReward {
@@ -219,18 +216,13 @@ impl RewardModel for HeadReward {
     }
 
     fn score(&self, batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError> {
-        let text = |input: &ScoreInput| (input.prompt.clone(), input.response.clone());
-        let texts: Vec<(String, String)> = batch.iter().map(text).collect();
-        let texts: Vec<Text<'_>> = texts
-            .iter()
-            .map(|(prompt, response)| Text {
-                prompt,
-                response,
-                is_finished: true,
-            })
-            .collect();
-        let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
-        let values = judge.values(&texts).map_err(|cause| RewardError::External {
+        let texts = batch.iter().map(|input| Text {
+            prompt: &input.prompt,
+            response: &input.response,
+            is_finished: true,
+        });
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = values(&mut reader, &self.weights, texts).map_err(|cause| RewardError::External {
             reward: self.name.clone(),
             problem: cause.to_string(),
         })?;
@@ -250,8 +242,8 @@ fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
-fn check_width(card: &ScorerCard, weights: &ScorerWeights, model: &LoadedModel) -> Result<(), RuntimeError> {
-    let (expected, got) = (weights.hidden_len(), model.config().hidden_len);
+fn check_width(card: &ScorerCard, weights: &ScorerWeights, reader: &TextReader) -> Result<(), RuntimeError> {
+    let (expected, got) = (weights.hidden_len(), reader.hidden_len());
     if expected == got {
         return Ok(());
     }

@@ -123,15 +123,22 @@ impl ScorerObjective {
     }
 }
 
-/// How a classifier on final states is trained.
+/// How a reward model is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierTrainConfig {
+    /// Which weights are trained. Default head: a classifier on kept states.
+    pub depth: ScorerDepth,
+    /// Adapters, where `depth` is lora.
+    pub lora: LoraConfig,
+    /// Probability that a label or a preference is the wrong way round, in `[0, 0.5)`. Default 0.
+    pub label_smoothing: f64,
     /// Width of the hidden layer; 0 reads the state linearly. Default 64: labels are fewer than prefixes.
     pub trunk_len: usize,
     /// Passes over the training part, at least 1. Default 20.
     pub epochs: u64,
-    /// Everything about steps. Default batches of 256 and the other defaults of [`OptimConfig`].
+    /// Everything about steps. Default batches of 256 and the other defaults of [`OptimConfig`]. Items are counted where
+    /// states are kept, tokens with their padding where `depth` is lora or full.
     pub optim: OptimConfig,
     /// Which weights are kept. Default best, by held-out loss.
     pub select: Select,
@@ -144,6 +151,9 @@ pub struct ClassifierTrainConfig {
 impl Default for ClassifierTrainConfig {
     fn default() -> Self {
         Self {
+            depth: ScorerDepth::Head,
+            lora: LoraConfig::default(),
+            label_smoothing: 0.0,
             trunk_len: 64,
             epochs: 20,
             optim: OptimConfig {
@@ -164,7 +174,22 @@ impl ClassifierTrainConfig {
     /// The first setting that cannot be used, with its value.
     pub fn validate(&self) -> Result<(), TrainError> {
         check_run(self.epochs, self.eval_fraction, self.trunk_len)?;
+        check(
+            (0.0..0.5).contains(&self.label_smoothing),
+            "label_smoothing",
+            self.label_smoothing,
+            "a probability in [0, 0.5)",
+        )?;
+        self.decoder_depth()?;
         self.optim.validate()
+    }
+
+    /// Which weights of the decoder under the head are trained.
+    ///
+    /// # Errors
+    /// Adapters that cannot be.
+    pub fn decoder_depth(&self) -> Result<Depth, TrainError> {
+        self.depth.of_decoder(&self.lora)
     }
 }
 
@@ -255,13 +280,19 @@ impl ScorerTrainConfig {
         let fits = self.depth == ScorerDepth::Head || !self.objective.has_target_network();
         let none = "none where depth is lora or full";
         check(fits, "objective.target_network", "a target network", none)?;
-        match self.depth {
-            ScorerDepth::Head => Ok(Depth::Frozen),
-            ScorerDepth::Lora => {
-                self.lora.validate()?;
-                Ok(Depth::Lora(self.lora.clone()))
+        self.depth.of_decoder(&self.lora)
+    }
+}
+
+impl ScorerDepth {
+    fn of_decoder(self, lora: &LoraConfig) -> Result<Depth, TrainError> {
+        match self {
+            Self::Head => Ok(Depth::Frozen),
+            Self::Lora => {
+                lora.validate()?;
+                Ok(Depth::Lora(lora.clone()))
             }
-            ScorerDepth::Full => Ok(Depth::Full),
+            Self::Full => Ok(Depth::Full),
         }
     }
 }

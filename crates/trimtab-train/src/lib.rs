@@ -22,7 +22,8 @@
 //! - prefix scorers on cached states ([`train_scorer`]): [CD-FUDGE](objectives::cd_fudge) and [CD-Q](objectives::cd_q), from a
 //!   [`PrefixSet`] that holds each prefix's hidden state and the reference's expected token features. Because token features
 //!   are fixed, CD-Q's expectation over the vocabulary is one product with those, exact and cached;
-//! - classifiers on final states ([`train_classifier`]), which are scorers too;
+//! - reward models from judgements of texts, which are scorers too: classifiers on kept final states
+//!   ([`train_classifier`]), or with a decoder of their own and one or several heads ([`train_reward_model`]);
 //! - whole decoders with a value head ([`decoder`]), by adapters or in full;
 //! - policies ([`policy`]), by reinforcement, from preferences, or from winners.
 //!
@@ -50,7 +51,10 @@ mod scorer;
 pub mod tensorboard;
 pub mod trainer;
 
-pub use classifier::{LabelledStates, PairedStates, train_classifier};
+pub use classifier::{
+    FinalStates, Judgements, RewardTask, TrainedRewardModel, Verdicts, classifier_data_sha256, train_classifier,
+    train_reward_model,
+};
 pub use config::{
     ClassifierTrainConfig, OptimConfig, Schedule, ScorerDepth, ScorerObjective, ScorerTrainConfig, Select,
     TargetNetwork,

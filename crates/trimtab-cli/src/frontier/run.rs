@@ -25,7 +25,8 @@ use crate::output;
 use crate::progress::ItemProgress;
 use crate::prompts::{Duplicates, PromptRecord, read_prompts};
 use crate::resolve::ReadyModel;
-use crate::steering::{Models, OpenScorers, ScorerTerm, before_models, build_reward, head_sha256};
+use crate::head_place::HeadPlace;
+use crate::steering::{Models, OpenScorers, ScorerTerm, before_models, build_reward};
 
 /// Characters of a prompt shown in errors.
 const MAX_LABEL_CHARS: usize = 40;
@@ -82,8 +83,16 @@ impl FrontierRun {
             checks::records_fit(&config.prompts, &read.records, reward.as_ref())?;
         }
         let config = config.locate()?;
+        if config.share_prompts && read.records.len() < config.seeds.len() {
+            bail!(
+                "share_prompts shares {} prompts among {} seeds; expected at least one prompt for each",
+                read.records.len(),
+                config.seeds.len()
+            );
+        }
         let methods = config.methods()?;
-        let plan = Plan::new(&methods, config.reference_samples, config.all_seeds());
+        let plan = Plan::new(&methods, config.reference_samples, config.all_seeds())
+            .sharing_prompts(config.share_prompts);
         Ok(Self {
             config,
             methods,
@@ -136,7 +145,7 @@ impl FrontierRun {
         let mut entries = checks::distinct_entries(entries, self.plan.groups.len(), self.prompts.len())?;
         // After the journal, which refuses a folder that another run is using or has used.
         if let Some(text) = config_text {
-            folder::write_whole(&folder::config_path(out), &text)?;
+            crate::whole_file::write(&folder::config_path(out), &text)?;
         }
         let missing = self.missing(&entries);
         if !missing.is_empty() {
@@ -168,7 +177,7 @@ impl FrontierRun {
         let specs = std::iter::once(&self.config.reward).chain(&self.config.rewards_also);
         let mut sha256s = Vec::new();
         for (reward, spec) in rewards.zip(specs) {
-            let heads = spec.head_folders().map(head_sha256).collect::<Result<Vec<_>>>()?;
+            let heads = spec.head_folders().map(HeadPlace::sha256).collect::<Result<Vec<_>>>()?;
             if !heads.is_empty() {
                 *reward = build_reward(spec, &limits, models)?;
                 sha256s.extend(heads);
@@ -270,12 +279,11 @@ impl FrontierRun {
         checks::fit_engine(engine, &loaded.token_bytes(), &worst)
     }
 
-    /// Pairs of group and prompt that are not in the journal, prompts first so that early results cover all groups.
+    /// Pairs of group and prompt that are to be drawn and not in the journal.
     fn missing(&self, entries: &[Entry]) -> Vec<(usize, usize)> {
         let done: std::collections::HashSet<(usize, usize)> =
             entries.iter().map(|entry| (entry.group, entry.prompt)).collect();
-        let pairs = (0..self.prompts.len())
-            .flat_map(|prompt| (0..self.plan.groups.len()).map(move |group| (group, prompt)));
+        let pairs = self.plan.pairs(self.prompts.len());
         pairs.filter(|pair| !done.contains(pair)).collect()
     }
 
@@ -292,7 +300,7 @@ impl FrontierRun {
             missing,
             jobs,
         } = draw;
-        let total = self.prompts.len() * self.plan.groups.len();
+        let total = self.plan.pairs(self.prompts.len()).count();
         let what = "answering";
         let mut progress = ItemProgress::new(what, total as u64, (total - missing.len()) as u64);
         let started = std::time::Instant::now();

@@ -3,14 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use trimtab_reward::{RewardSpec, RewardSpecError};
-use trimtab_store::ModelRef;
 use trimtab_train::{ScorerObjective, ScorerTrainConfig};
 
-use crate::args::parse_precision;
-use crate::prompts::without_bom;
-use crate::resolve::open_store;
+use super::config_file::{RunConfig, check_limit, look_beside, open, table, training};
 
 /// A configuration with every field of the first level, for help texts; a test parses it.
 pub(crate) const EXAMPLE_CONFIG: &str = r#"model = "smollm2-135m-instruct"   # whose states the scorer reads: the model to be steered
@@ -34,12 +31,12 @@ optim = { batch_len = 1024, learning_rate = 1e-3, weight_decay = 0.01, warmup_fr
 "#;
 
 /// Training of one scorer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScorerConfig {
-    /// Alias, `org/name` of the hub, or a path. Default `smollm2-135m-instruct`.
-    #[serde(default = "default_model")]
-    pub(crate) model: String,
+    /// What every training is told.
+    #[serde(skip)]
+    pub(crate) run: RunConfig,
     /// Rollouts: a folder, or a file of one shard.
     pub(crate) rollouts: PathBuf,
     /// What the scorer is to foresee: a column of the rollouts, or a reward.
@@ -47,23 +44,14 @@ pub(crate) struct ScorerConfig {
     /// How it is trained. Default `cd-fudge`.
     #[serde(default = "default_objective")]
     pub(crate) objective: Objective,
-    /// Seed of everything random. Default 0.
-    #[serde(default)]
-    pub(crate) seed: u64,
-    /// Precision of weights and activations. Default `int8`.
-    #[serde(default = "default_precision")]
-    pub(crate) precision: String,
     /// Length of a row of token features, at least 2. Default 64.
     #[serde(default = "default_features_len")]
     pub(crate) features_len: usize,
-    /// What reports call the scorer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
     /// Rollouts to pass over.
     #[serde(default)]
     pub(crate) skip: u64,
     /// Most rollouts to take after those.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(crate) limit: Option<u64>,
     /// Everything about the optimisation, see [`ScorerTrainConfig`].
     #[serde(default)]
@@ -71,7 +59,7 @@ pub(crate) struct ScorerConfig {
 }
 
 /// An objective by name, or with its settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Objective {
     /// As in `objective = "cd-q"`.
@@ -80,16 +68,8 @@ pub(crate) enum Objective {
     Table(toml::Table),
 }
 
-pub(super) fn default_model() -> String {
-    "smollm2-135m-instruct".to_owned()
-}
-
 fn default_objective() -> Objective {
     Objective::Name(ScorerObjective::default().name().to_owned())
-}
-
-pub(super) fn default_precision() -> String {
-    "int8".to_owned()
 }
 
 fn default_features_len() -> usize {
@@ -100,32 +80,26 @@ impl ScorerConfig {
     /// Reads and checks a configuration. A relative path of rollouts is looked up beside the file first.
     ///
     /// # Errors
-    /// The file, line and field at fault.
+    /// The file and the field at fault.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut config = Self::parse(&text).with_context(|| path.display().to_string())?;
-        let beside = path.parent().unwrap_or(Path::new("")).join(&config.rollouts);
-        if config.rollouts.is_relative() && beside.exists() {
-            config.rollouts = beside;
-        }
-        if let ModelRef::Local { path: model, .. } = open_store()?.resolve(&config.model)? {
-            // Its folder is no part of a run: a scorer names its base by the hash of the weights.
-            config.model = model.display().to_string();
-        }
+        let mut config = open(path, Self::parse)?;
+        look_beside(path, &mut config.rollouts);
+        config.run.locate_model()?;
         Ok(config)
     }
 
     /// Parses and checks a configuration.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(without_bom(text))?;
+        let mut table = table(text)?;
+        let run = RunConfig::take(&mut table)?;
+        let config = Self {
+            run,
+            ..toml::Value::Table(table).try_into()?
+        };
         if config.features_len < 2 {
             bail!("features_len is {}, expected at least 2", config.features_len);
         }
-        if config.limit == Some(0) {
-            bail!("limit is 0, expected at least 1");
-        }
-        parse_precision(&config.precision).map_err(|problem| anyhow::anyhow!("precision: {problem}"))?;
+        check_limit("limit", config.limit)?;
         config.training()?.validate()?;
         Ok(config)
     }
@@ -146,22 +120,14 @@ impl ScorerConfig {
     /// # Errors
     /// A field that it does not know, or that stands in the wrong place.
     pub(crate) fn training(&self) -> Result<ScorerTrainConfig> {
-        let mut table = self.train.clone();
-        for field in ["objective", "seed"] {
-            if table.contains_key(field) {
-                bail!("{field} stands in [train]; move it to the top of the file");
-            }
-        }
+        let mut training: ScorerTrainConfig = training(&self.train, &["objective", "seed"])?;
         let objective = match &self.objective {
             Objective::Name(kind) => toml::Table::from_iter([("kind".to_owned(), kind.clone().into())]),
             Objective::Table(table) => table.clone(),
         };
         // Apart from the rest, so that an error says where it belongs.
-        let objective: ScorerObjective = toml::Value::Table(objective).try_into().context("objective")?;
-        table.remove("objective");
-        let mut training: ScorerTrainConfig = toml::Value::Table(table).try_into().context("[train]")?;
-        training.objective = objective;
-        training.seed = self.seed;
+        training.objective = toml::Value::Table(objective).try_into().context("objective")?;
+        training.seed = self.run.seed;
         Ok(training)
     }
 }
@@ -178,7 +144,10 @@ mod tests {
         let short = ScorerConfig::parse(&format!("{GOOD}objective = \"cd-q\"")).unwrap();
         assert_eq!(example.training().unwrap(), short.training().unwrap());
         assert_eq!(example.training().unwrap().objective.name(), "cd-q");
-        assert_eq!((example.features_len, example.precision.as_str()), (64, "int8"));
+        assert_eq!(
+            (example.features_len, example.run.precision.as_str()),
+            (64, "int8")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a training run left, for people and programs. Knows cards, no training.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -56,4 +57,10 @@ impl TrainReport {
         output::note(&format!("\nuse it: {}", self.use_it));
         Ok(())
     }
+}
+
+/// Metrics that are numbers: JSON has no word for others, and one that is none says nothing.
+pub(super) fn finite(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let numbers = metrics.iter().filter(|(_, value)| value.is_finite());
+    numbers.map(|(name, &value)| (name.clone(), value)).collect()
 }

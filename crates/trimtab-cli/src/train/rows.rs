@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
-use trimtab_base::{RewardError, RewardModel, ScoreInput, TokenId};
+use trimtab_base::{RewardModel, ScoreInput, TokenId};
 use trimtab_data::{Rollout, RolloutReader, RowRange};
 
 use super::features::hex;
@@ -143,29 +143,6 @@ impl Rows {
                 rewards[idx]
             ),
         }
-    }
-}
-
-/// A reward that is known by its column alone.
-pub(super) struct Column {
-    pub(super) name: String,
-    pub(super) unit: String,
-}
-
-impl RewardModel for Column {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn unit(&self) -> &str {
-        &self.unit
-    }
-
-    fn score(&self, _batch: &[ScoreInput]) -> Result<Vec<f64>, RewardError> {
-        Err(RewardError::External {
-            reward: self.name.clone(),
-            problem: "is a column of the rollouts, not a reward".to_owned(),
-        })
     }
 }
 

@@ -15,13 +15,11 @@ use trimtab_train::{PrefixSet, RunDir, ScorerDepth, TrainEvent, TrainedScorer, t
 use super::config::ScorerConfig;
 use super::features::Source;
 use super::own_model::{Own, Start};
-use super::report::TrainReport;
-use super::reward_head::finite;
-use super::rows::{Column, Fits, Rows};
-use crate::args::parse_precision;
+use super::report::{TrainReport, finite};
+use super::rows::{Fits, Rows};
 use crate::progress::ItemProgress;
 use crate::resolve::ReadyModel;
-use crate::steering::{Models, before_models, build_reward};
+use crate::steering::{Models, NamedReward, before_models, build_reward};
 
 /// How to run; nothing here changes the scorer.
 #[derive(Debug, Clone)]
@@ -93,8 +91,8 @@ impl Data {
                 config.rollouts.display()
             );
         }
-        let precision = parse_precision(&config.precision).map_err(anyhow::Error::msg)?;
-        let model = ReadyModel::open(&config.model, options.source, precision.plan, options.threads)?;
+        let precision = config.run.precision()?;
+        let model = ReadyModel::open(&config.run.model, options.source, precision.plan, options.threads)?;
         let style = PromptStyle::default();
         let models = Models {
             generator: &model,
@@ -121,7 +119,7 @@ impl Data {
         let features = has_actions.then(|| token_features(&model.loaded, config.features_len));
         let source = Source {
             model: &model,
-            precision: &config.precision,
+            precision: &config.run.precision,
             rows: &rows,
             reward: reward.as_ref(),
             features: features.as_ref(),
@@ -139,7 +137,7 @@ impl Data {
                 sha256: model_sha256,
                 hidden_len,
                 vocab_len,
-                precision: config.precision.clone(),
+                precision: config.run.precision.clone(),
             },
             reward_unit,
             start,
@@ -149,7 +147,7 @@ impl Data {
     fn card(&self, config: &ScorerConfig, out: &Path, trained: &TrainedScorer) -> Result<ScorerCard> {
         Ok(ScorerCard {
             format_version: FORMAT_VERSION,
-            name: scorer_name(config.name.as_ref(), out)?,
+            name: scorer_name(config.run.name.as_ref(), out)?,
             objective: config.training()?.objective.name().to_owned(),
             reward: config.reward_name(),
             reward_unit: self.reward_unit.clone(),
@@ -157,7 +155,7 @@ impl Data {
             data_sha256: self.set.content_sha256(),
             num_prefixes: self.set.num_prefixes(),
             metrics: finite(&trained.metrics),
-            seed: config.seed,
+            seed: config.run.seed,
             source_revision: env!("CARGO_PKG_VERSION").to_owned(),
             weights_sha256: String::new(),
             model: None,
@@ -187,18 +185,22 @@ fn reward_of(config: &ScorerConfig, rows: &Rows, models: &Models<'_>) -> Result<
         .clone()
         .or_else(|| of_spec.map(|reward| reward.unit().to_owned()))
         .unwrap_or_else(|| "as in its column".to_owned());
-    Ok(Box::new(Column { name, unit }))
+    Ok(Box::new(NamedReward {
+        name,
+        unit,
+        problem: "is a column of the rollouts, not a reward",
+    }))
 }
 
 /// What reports call a scorer in `out`.
-pub(super) fn scorer_name(given: Option<&String>, out: &Path) -> Result<String> {
+pub(crate) fn scorer_name(given: Option<&String>, out: &Path) -> Result<String> {
     let of_folder = || out.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = given.cloned().or_else(of_folder);
     name.with_context(|| format!("{} has no last part to name a scorer by", out.display()))
 }
 
 /// Steps and the loss as they come.
-pub(super) fn show_event(progress: &mut Option<ItemProgress>, event: &TrainEvent) {
+pub(crate) fn show_event(progress: &mut Option<ItemProgress>, event: &TrainEvent) {
     let what = "training";
     match event {
         TrainEvent::Started {

@@ -50,6 +50,11 @@ impl HeadInputs {
         }
     }
 
+    /// States as heads see them. `[rows, hidden]`
+    pub fn standardise(&self, states: Tensor<2>) -> Tensor<2> {
+        (states - self.mean.clone()) * self.inverse_std.clone()
+    }
+
     /// The batch as heads see it.
     ///
     /// # Panics
@@ -57,7 +62,7 @@ impl HeadInputs {
     pub fn of(&self, decoder: &Decoder, batch: &TokenResponseBatch) -> PrefixBatch {
         let states = prefix_states(decoder, batch); // [prefixes, hidden]
         PrefixBatch {
-            hidden: (states - self.mean.clone()) * self.inverse_std.clone(),
+            hidden: self.standardise(states),
             features: batch.features.clone(),
             rows: batch.rows.clone(),
             rewards: batch.rewards.clone(),

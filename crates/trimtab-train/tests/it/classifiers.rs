@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use trimtab_base::rng::{Purpose, SampleStream};
 use trimtab_base::{PromptKey, Seed};
-use trimtab_train::classifier::ClassifierData;
 use trimtab_train::{
-    ClassifierTrainConfig, LabelledStates, PairedStates, RunDir, TrainError, TrainedScorer, train_classifier,
+    ClassifierTrainConfig, FinalStates, Judgements, RunDir, ScorerDepth, TrainError, TrainedScorer, Verdicts,
+    train_classifier,
 };
 
 const HIDDEN_LEN: usize = 4;
@@ -24,8 +24,7 @@ fn score(state: &[f32]) -> f32 {
     (state[0] - 5.0).abs() - (state[1] - 5.0).abs()
 }
 
-fn train<D: ClassifierData>(data: &D) -> Result<TrainedScorer, TrainError> {
-    let folder = tempfile::tempdir().unwrap();
+fn config() -> ClassifierTrainConfig {
     let mut config = ClassifierTrainConfig {
         trunk_len: 32,
         epochs: 60,
@@ -34,9 +33,36 @@ fn train<D: ClassifierData>(data: &D) -> Result<TrainedScorer, TrainError> {
     };
     config.optim.learning_rate = 0.02;
     config.optim.batch_len = 64;
-    train_classifier(&config, data, &RunDir::new(folder.path(), "test"), &mut |_| {
+    config
+}
+
+fn train_with(
+    config: &ClassifierTrainConfig,
+    (values, judgements): (Vec<f32>, &Judgements),
+) -> Result<TrainedScorer, TrainError> {
+    let folder = tempfile::tempdir().unwrap();
+    let states = FinalStates {
+        hidden_len: HIDDEN_LEN,
+        values,
+    };
+    let run_dir = RunDir::new(folder.path(), "test");
+    train_classifier(config, (&states, judgements), &run_dir, &mut |_| {
         ControlFlow::Continue(())
     })
+}
+
+fn train(data: (Vec<f32>, &Judgements)) -> Result<TrainedScorer, TrainError> {
+    train_with(&config(), data)
+}
+
+fn labelled(labels: Vec<f32>) -> Judgements {
+    Judgements {
+        verdicts: Verdicts::Labels {
+            texts: (0..COUNT as u32).collect(),
+            labels,
+        },
+        keys: keys(),
+    }
 }
 
 fn keys() -> Vec<u64> {
@@ -61,71 +87,129 @@ fn labels_are_learnt_and_values_are_log_odds() {
     let labels = hidden
         .chunks_exact(HIDDEN_LEN)
         .map(|state| f32::from(u8::from(score(state) > 0.0)));
-    let data = LabelledStates {
-        hidden_len: HIDDEN_LEN,
-        labels: labels.collect(),
-        keys: keys(),
-        hidden,
-    };
-    let scorer = train(&data).unwrap();
+    let judgements = labelled(labels.collect());
+    let scorer = train((hidden.clone(), &judgements)).unwrap();
     check_learnt(&scorer);
-    assert!(scorer.weights.state_value(&[6.0, 5.0, 5.0, 5.0]) > 2.0);
+    let value = |scorer: &TrainedScorer| scorer.weights.state_value(&[6.0, 5.0, 5.0, 5.0]);
+    assert!(value(&scorer) > 2.0);
     assert!(scorer.weights.state_value(&[5.0, 6.0, 5.0, 5.0]) < -2.0);
+    // Whoever thinks that a fifth of the labels is wrong is never surer than four to one by much.
+    let doubting = ClassifierTrainConfig {
+        label_smoothing: 0.2,
+        ..config()
+    };
+    let doubting = train_with(&doubting, (hidden, &judgements)).unwrap();
+    assert!(
+        value(&doubting) < value(&scorer) && value(&doubting) < 2.2,
+        "{}",
+        value(&doubting)
+    );
+    assert!(doubting.metrics["accuracy"] > 0.9);
 }
 
+/// Pairs of `COUNT` first and `COUNT` second texts; the texts of a pair are numbers, and one text may be in many.
 #[test]
-fn preferences_are_learnt() {
-    let (mut chosen, mut rejected) = (states(2), states(3));
-    let pairs = chosen
-        .chunks_exact_mut(HIDDEN_LEN)
-        .zip(rejected.chunks_exact_mut(HIDDEN_LEN));
-    for (first, second) in pairs {
-        if score(first) < score(second) {
-            first.swap_with_slice(second);
-        }
+fn preferences_are_learnt_from_texts_in_any_order() {
+    let all = [states(2), states(3)].concat();
+    let state = |text: u32| &all[text as usize * HIDDEN_LEN..][..HIDDEN_LEN];
+    let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
+    for item in 0..COUNT as u32 {
+        let (a, b) = (item, COUNT as u32 + (item * 7) % 500);
+        let (better, other) = if score(state(a)) < score(state(b)) {
+            (b, a)
+        } else {
+            (a, b)
+        };
+        chosen.push(better);
+        rejected.push(other);
     }
-    let data = PairedStates {
-        hidden_len: HIDDEN_LEN,
-        chosen,
-        rejected,
+    let judgements = |margin: f32| Judgements {
+        verdicts: Verdicts::Pairs {
+            chosen: chosen.clone(),
+            rejected: rejected.clone(),
+            margins: vec![margin; COUNT],
+        },
         keys: keys(),
     };
-    check_learnt(&train(&data).unwrap());
+    let plain = train((all.clone(), &judgements(0.0))).unwrap();
+    check_learnt(&plain);
+    // A margin drives values further apart.
+    let wide = train((all.clone(), &judgements(2.0))).unwrap();
+    let spread = |scorer: &TrainedScorer| {
+        let value = |text: u32| scorer.weights.state_value(state(text));
+        let pairs = chosen.iter().zip(&rejected);
+        pairs.map(|(&a, &b)| value(a) - value(b)).sum::<f64>() / COUNT as f64
+    };
+    assert!(
+        spread(&wide) > spread(&plain) + 0.5,
+        "{} {}",
+        spread(&wide),
+        spread(&plain)
+    );
 }
 
 #[test]
 fn what_cannot_be_learnt_is_not_better_than_a_coin() {
     let coin = SampleStream::new(Seed(8), PromptKey(0), 0, Purpose::Training);
-    let data = LabelledStates {
-        hidden_len: HIDDEN_LEN,
-        hidden: states(1),
-        labels: (0..COUNT)
-            .map(|idx| f32::from(u8::from(coin.uniform(idx as u64) < 0.5)))
-            .collect(),
-        keys: keys(),
-    };
-    let scorer = train(&data).unwrap();
+    let labels = (0..COUNT).map(|idx| f32::from(u8::from(coin.uniform(idx as u64) < 0.5)));
+    let scorer = train((states(1), &labelled(labels.collect()))).unwrap();
     let (low, high) = (scorer.metrics["accuracy_low"], scorer.metrics["accuracy_high"]);
     assert!(low < 0.5 && 0.5 < high, "{low} to {high}");
 }
 
 #[test]
 fn data_that_does_not_fit_is_refused() {
-    let good = LabelledStates {
-        hidden_len: 1,
-        hidden: vec![1.0, 2.0],
-        labels: vec![0.0, 1.0],
-        keys: vec![1, 2],
-    };
-    let check = |change: &dyn Fn(&mut LabelledStates), expect: &str| {
-        let mut bad = good.clone();
-        change(&mut bad);
-        let error = train(&bad).unwrap_err().to_string();
+    let good = labelled(vec![0.5; COUNT]);
+    let check = |change: &dyn Fn(&mut Judgements, &mut Vec<f32>), expect: &str| {
+        let (mut bad, mut values) = (good.clone(), states(1));
+        change(&mut bad, &mut values);
+        let error = train((values, &bad)).unwrap_err().to_string();
         assert!(error.contains(expect), "{error}");
     };
-    check(&|bad| bad.labels[1] = 1.5, "label 1 is 1.5");
-    check(&|bad| bad.labels.truncate(1), "labels has 1 values, expected 2");
-    check(&|bad| bad.hidden[1] = f32::NAN, "hidden of item 1 has NaN");
-    check(&|bad| bad.hidden_len = 0, "width of 0");
-    check(&|bad| bad.keys = vec![7, 7], "expected some of both");
+    let set = |bad: &mut Judgements, new: Verdicts| bad.verdicts = new;
+    let texts = || (0..COUNT as u32).collect::<Vec<u32>>();
+    let labels = |labels: Vec<f32>| Verdicts::Labels {
+        texts: texts(),
+        labels,
+    };
+    check(
+        &|bad, _| {
+            let mut wrong = vec![0.0; COUNT];
+            wrong[1] = 1.5;
+            set(bad, labels(wrong));
+        },
+        "label 1 is 1.5",
+    );
+    check(
+        &|bad, _| set(bad, labels(vec![0.0])),
+        "labels has 1 values, expected 600",
+    );
+    check(
+        &|bad, _| {
+            set(
+                bad,
+                Verdicts::Pairs {
+                    chosen: texts(),
+                    rejected: texts(),
+                    margins: vec![-1.0; COUNT],
+                },
+            );
+        },
+        "margin 0 is -1",
+    );
+    check(
+        &|_, values| values[HIDDEN_LEN] = f32::NAN,
+        "the state of text 1 has NaN",
+    );
+    check(
+        &|_, values| values.truncate(HIDDEN_LEN),
+        "text 1 of 1 is not there",
+    );
+    check(&|bad, _| bad.keys = vec![7; COUNT], "expected some of both");
+    let deep = ClassifierTrainConfig {
+        depth: ScorerDepth::Full,
+        ..config()
+    };
+    let error = train_with(&deep, (states(1), &good)).unwrap_err().to_string();
+    assert!(error.contains("depth") && error.contains("full"), "{error}");
 }

@@ -12,7 +12,7 @@ use trimtab_train::TargetNetwork;
 use trimtab_train::heads::{HeadLens, Heads, RewardScale, Standardisation, value_at};
 use trimtab_train::objectives::cd_fudge::CdFudge;
 use trimtab_train::objectives::cd_q::CdQ;
-use trimtab_train::objectives::classifier::{BradleyTerry, LabelBatch, PairBatch, Pointwise};
+use trimtab_train::objectives::classifier::{BatchVerdicts, ClassifierBatch, ClassifierLoss};
 use trimtab_train::prefix_batches::{BatchFeatures, PrefixBatch};
 use trimtab_train::trainer::{Objective, Progress, load_params, params_of};
 
@@ -165,16 +165,51 @@ fn cd_q_stops_the_gradient_at_its_targets() {
 
 #[test]
 fn classifiers_have_their_gradients() {
-    let labels = LabelBatch {
-        hidden: matrix(4, 6, 5),
-        labels: vec![1.0, 0.0, 1.0, 0.3, 0.0, 1.0],
+    for label_smoothing in [0.0, 0.2] {
+        let loss = ClassifierLoss { label_smoothing };
+        let labels = ClassifierBatch {
+            hidden: matrix(4, 6, 5),
+            verdicts: BatchVerdicts::Labels(vec![1.0, 0.0, 1.0, 0.3, 0.0, 1.0]),
+        };
+        check_gradients(&loss, &labels, NUM_STATE);
+        for margins in [vec![0.0; 6], vec![0.5, 0.0, 2.0, 1.0, 0.0, 3.0]] {
+            let pairs = ClassifierBatch {
+                hidden: matrix(5, 12, 5),
+                verdicts: BatchVerdicts::Pairs { margins },
+            };
+            check_gradients(&loss, &pairs, NUM_STATE);
+        }
+    }
+}
+
+/// The losses of two logits by hand: with `d = 1.2 - 0.5`, `e = 0.2` and `m = 0.3`.
+#[test]
+fn classifiers_have_the_losses_of_their_formulas() {
+    let logits = || Tensor::<1>::from_data(TensorData::new(vec![1.2_f32, 0.5], [2]), &Device::default());
+    let log_sigmoid = |x: f64| -(1.0 + (-x).exp()).ln();
+    let check = |label_smoothing: f64, verdicts: BatchVerdicts, expect: f64| {
+        let loss = ClassifierLoss { label_smoothing }.of_logits(logits(), &verdicts);
+        let got = f64::from(loss.sum.into_scalar::<f32>());
+        assert!(
+            (got - expect).abs() < 1e-6,
+            "{verdicts:?}: {got}, expected {expect}"
+        );
+        assert_eq!(loss.num_items, verdicts.len() as u64);
     };
-    check_gradients(&Pointwise, &labels, NUM_STATE);
-    let pairs = PairBatch {
-        chosen: matrix(5, 6, 5),
-        rejected: matrix(6, 6, 5),
+    let pair = |margin: f32| BatchVerdicts::Pairs {
+        margins: vec![margin],
     };
-    check_gradients(&BradleyTerry, &pairs, NUM_STATE);
+    check(0.0, pair(0.0), -log_sigmoid(0.7));
+    check(0.0, pair(0.3), -log_sigmoid(0.4));
+    check(0.2, pair(0.3), -0.8 * log_sigmoid(0.4) - 0.2 * log_sigmoid(-1.0));
+    let labels = BatchVerdicts::Labels(vec![1.0, 0.0]);
+    check(0.0, labels.clone(), -log_sigmoid(1.2) - log_sigmoid(-0.5));
+    let smoothed =
+        -0.8 * (log_sigmoid(1.2) + log_sigmoid(-0.5)) - 0.2 * (log_sigmoid(-1.2) + log_sigmoid(0.5));
+    check(0.2, labels.clone(), smoothed);
+    assert_eq!(labels.num_right(&[1.2, 0.5]), 1.0);
+    assert_eq!(pair(9.0).num_right(&[1.2, 0.5]), 1.0);
+    assert_eq!(pair(0.0).num_right(&[0.5, 0.5]), 0.5);
 }
 
 #[test]
