@@ -139,6 +139,10 @@ pub struct Candidate {
     pub finish: FinishReason,
     /// Reward, once known.
     pub reward: Option<f64>,
+    /// The policy's log-probability of each token, in nats; their sum is `log_prob`. For training on what was drawn. It is
+    /// in no journal: what is read back has none.
+    #[serde(skip)]
+    pub token_log_probs: Vec<f32>,
 }
 
 /// What a decoder leaves behind.

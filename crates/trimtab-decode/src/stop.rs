@@ -53,6 +53,7 @@ pub(crate) struct Response {
     log_prob: f64,
     reference_log_prob: f64,
     kl_nats: f64,
+    token_log_probs: Vec<f32>,
     finish: Option<FinishReason>,
 }
 
@@ -100,6 +101,7 @@ impl Response {
     pub(crate) fn push(&mut self, sampled: &SampledToken, rules: &StopRules, bytes: &dyn TokenBytes) -> bool {
         self.token_ids.push(sampled.token);
         self.log_prob += sampled.log_prob;
+        self.token_log_probs.push(sampled.log_prob as f32);
         self.reference_log_prob += sampled.reference_log_prob;
         self.kl_nats += sampled.kl_nats;
         self.finish = if rules.stop_tokens.contains(&sampled.token) {
@@ -154,6 +156,7 @@ impl Response {
             kl_nats: self.kl_nats,
             finish: self.finish?,
             reward: None,
+            token_log_probs: self.token_log_probs,
         })
     }
 }

@@ -80,6 +80,7 @@ mod tests {
             kl_nats: 0.25,
             finish: FinishReason::StopToken,
             reward: Some(reward),
+            token_log_probs: Vec::new(),
         };
         Outcome::unsteered(
             rewards.iter().enumerate().map(candidate).collect(),

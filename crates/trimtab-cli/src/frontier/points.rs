@@ -118,10 +118,11 @@ impl Samples<'_> {
         })
     }
 
-    /// The first prompts with the methods' first answers of the first seed.
+    /// The first prompts with the methods' first answers of the first seed that answers them.
     fn examples(&self) -> Vec<Example> {
-        let Some(first) = self.plan.seeds.first() else {
-            return Vec::new();
+        let answering = |prompt| {
+            let of_seed = |&(seed_idx, _): &(usize, &SeedPlan)| self.plan.seed_answers(seed_idx, prompt);
+            self.plan.seeds.iter().enumerate().find(of_seed)
         };
         let answer = |(method, &group): (&Method, &usize), prompt: usize| {
             let entry = self.of_group(group).find(|entry| entry.prompt == prompt)?;
@@ -138,7 +139,7 @@ impl Samples<'_> {
             answers: self
                 .methods
                 .iter()
-                .zip(&first.group_of_method)
+                .zip(answering(idx).map_or(&[][..], |(_, seed)| &seed.group_of_method))
                 .filter_map(|pair| answer(pair, idx))
                 .collect(),
         };
@@ -219,6 +220,7 @@ mod tests {
             kl_nats: 0.0,
             finish: FinishReason::StopToken,
             reward: Some(reward),
+            token_log_probs: Vec::new(),
         }
     }
 
