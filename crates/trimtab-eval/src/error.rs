@@ -57,6 +57,25 @@ pub enum EvalError {
         /// The seed it is compared with.
         first: u64,
     },
+    /// A choice among more responses than there are samples, or among none.
+    #[error(
+        "a choice among {num_candidates} responses needs {num_candidates} samples of policy and reference for each \
+         prompt, got {num_samples}"
+    )]
+    TooFewSamples {
+        /// N.
+        num_candidates: u32,
+        /// Samples of the side that has fewer.
+        num_samples: u64,
+    },
+    /// Numbers by prompt that belong to different prompts.
+    #[error("expected win rates on the same prompts, got {these} and {others} of them")]
+    Unpaired {
+        /// Prompts of one.
+        these: usize,
+        /// Prompts of the other.
+        others: usize,
+    },
     /// A file of the report could not be written.
     #[error("cannot write {}", path.display())]
     Write {

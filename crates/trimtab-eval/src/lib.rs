@@ -27,6 +27,7 @@ pub mod confidence;
 mod drift;
 mod error;
 pub mod frontier;
+pub mod inference_win_rate;
 pub mod kl;
 pub mod objective;
 pub mod report;
@@ -36,7 +37,8 @@ pub mod samples;
 pub mod win_rate;
 
 pub use agreement::{
-    Accuracy, Calibration, LabelAgreement, LengthBias, PairAgreement, ReliabilityBin, label_agreement, pair_agreement,
+    Accuracy, Calibration, LabelAgreement, LengthBias, PairAgreement, ReliabilityBin, label_agreement,
+    pair_agreement,
 };
 pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
 pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
@@ -45,6 +47,10 @@ pub use error::EvalError;
 pub use frontier::{
     Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, NamedMean, RewardName, RunFacts, SeedValues,
     ShownAs,
+};
+pub use inference_win_rate::{
+    ChoiceOfN, InferenceWinRate, PromptRewards, inference_win_rate, inference_win_rate_of,
+    inference_win_rate_over_prompts, paired_difference,
 };
 pub use kl::{
     KlKind, best_of_n_bound_nats, best_of_n_kl_estimate_nats, best_of_n_kl_jackknife_nats, best_of_n_kl_nats,

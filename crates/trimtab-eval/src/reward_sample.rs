@@ -91,13 +91,18 @@ impl RewardSample {
 
     /// Share of responses a reward beats, ties half: its calibrated reward in `[0, 1]`.
     pub fn share_beaten_by(&self, reward: f64) -> f64 {
+        let (below, up_to) = self.counts_around(reward);
+        (below + up_to) as f64 / (2 * self.len) as f64
+    }
+
+    /// How many responses have a smaller reward, and how many a reward up to this one.
+    pub(crate) fn counts_around(&self, reward: f64) -> (u64, u64) {
         let below = self.classes.partition_point(|class| class.reward < reward);
-        let beaten = match self.classes.get(below) {
-            Some(class) if class.reward == reward => class.num_below as f64 + 0.5 * class.count as f64,
-            Some(class) => class.num_below as f64,
-            None => self.len as f64,
-        };
-        beaten / self.len as f64
+        match self.classes.get(below) {
+            Some(class) if class.reward == reward => (class.num_below, class.num_up_to()),
+            Some(class) => (class.num_below, class.num_below),
+            None => (self.len, self.len),
+        }
     }
 }
 
