@@ -13,7 +13,7 @@ use super::identity::Fields;
 use super::methods::{Method, MethodEntry, MethodTable, SEED, SweepValue, expand, filled};
 use crate::args::parse_precision;
 use crate::prompts::{self, Duplicates};
-use crate::resolve::open_store;
+use crate::resolve::model_ref;
 
 /// A configuration with every field, for help texts; a test parses it.
 pub(crate) const EXAMPLE_CONFIG: &str = r#"model = "smollm2-135m-instruct"      # alias, org/name of the hub, or a path
@@ -31,6 +31,7 @@ precision = "int8"                   # int8, int8-wide, int4, bf16 or f32
 # skip = 1000                        # leave out the first so many, e.g. those that a scorer was trained on
 # duplicates = "first"               # of records with one prompt take the first: "first", or "refuse" if they differ
 # seeds = [0, 1, 2]                  # in place of seed: each method with each, means over all; {seed} in a path is each
+# share_prompts = true               # each seed answers its share of the prompts, at a fraction of the cost
 # rewards_also = ["json"]            # further rewards that are reported, and no method chooses by
 # x_axis = "k"                       # a further figure over this variable of the sweeps
 # stop = ["\n\n"]                    # texts that end an answer
@@ -61,6 +62,10 @@ pub(crate) struct FrontierConfig {
     /// Several seeds in place of one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) seeds: Vec<u64>,
+    /// Whether prompts are shared out among the seeds, prompt `i` of `n` seeds to seed `i mod n`. Default false: every seed
+    /// answers every prompt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) share_prompts: bool,
     /// Further rewards of the answers, which no method chooses by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) rewards_also: Vec<RewardSpec>,
@@ -165,6 +170,7 @@ impl FrontierConfig {
             .to_vec(),
             seed,
             seeds: Vec::new(),
+            share_prompts: false,
             rewards_also: Vec::new(),
             x_axis: None,
             max_new_tokens: default_max_new_tokens(),
@@ -279,7 +285,7 @@ impl FrontierConfig {
                 .exists()
                 .then(|| absolute(Path::new(place), place))
         });
-        if let ModelRef::Local { path, .. } = open_store()?.resolve(&self.model)? {
+        if let ModelRef::Local { path, .. } = model_ref(&self.model)? {
             self.model = absolute(&path, &self.model);
         }
         Ok(self)
@@ -379,6 +385,9 @@ impl FrontierConfig {
         if self.seed != 0 && !self.seeds.is_empty() {
             bail!("seed and seeds are both given; remove one");
         }
+        if self.share_prompts && self.seeds.len() < 2 {
+            bail!("share_prompts needs at least two seeds to share prompts among, e.g. seeds = [0, 1, 2]");
+        }
         let mut sorted = self.seeds.clone();
         sorted.sort_unstable();
         match sorted.array_windows().find(|[one, next]| one == next) {
@@ -448,6 +457,7 @@ mod tests {
         check(&format!("{good}temprature = 1"), "temprature");
         check(&format!("{good}seeds = [1, 2, 1]"), "seeds names 1 twice");
         check(&format!("{good}seed = 3\nseeds = [1, 2]"), "both given");
+        check(&format!("{good}share_prompts = true"), "at least two seeds");
         check(&format!("{good}x_axis = \"k\""), "no variable of a sweep");
         check(&format!("{good}duplicates = \"last\""), "refuse");
         check(&format!("{good}raw = true\nsystem = \"x\""), "remove one");

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) groups: Vec<Group>,
     /// One a seed.
     pub(crate) seeds: Vec<SeedPlan>,
+    /// Whether each seed answers only its share of the prompts.
+    pub(crate) share_prompts: bool,
 }
 
 /// The groups of one seed.
@@ -49,7 +51,34 @@ impl Plan {
         let mut groups = Vec::new();
         let of_seed = |&seed: &u64| seed_plan(methods, reference_samples, seed, &mut groups);
         let seeds = seeds.iter().map(of_seed).collect();
-        Self { groups, seeds }
+        Self {
+            groups,
+            seeds,
+            share_prompts: false,
+        }
+    }
+
+    /// The same with prompts shared out among the seeds.
+    pub(crate) fn sharing_prompts(mut self, share_prompts: bool) -> Self {
+        self.share_prompts = share_prompts;
+        self
+    }
+
+    /// The seed's place among the seeds whose group it is.
+    fn seed_idx(&self, group: usize) -> usize {
+        self.seeds.partition_point(|seed| seed.reference_group <= group) - 1
+    }
+
+    /// Whether `seed_idx` is to answer `prompt`.
+    pub(crate) fn seed_answers(&self, seed_idx: usize, prompt: usize) -> bool {
+        !self.share_prompts || prompt % self.seeds.len() == seed_idx
+    }
+
+    /// Every pair of group and prompt that is to be drawn, prompts first so that early results cover all groups.
+    pub(crate) fn pairs(&self, num_prompts: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let all =
+            (0..num_prompts).flat_map(|prompt| (0..self.groups.len()).map(move |group| (group, prompt)));
+        all.filter(|&(group, prompt)| self.seed_answers(self.seed_idx(group), prompt))
     }
 }
 
@@ -216,6 +245,28 @@ mod tests {
         assert_eq!(drawn[1], ("bon:4".to_owned(), 7));
         assert_eq!(drawn[3], ("bon:4".to_owned(), 8));
         assert_eq!(plan.seeds[1].group_of_method, [3, 3]);
+    }
+
+    #[test]
+    fn seeds_share_prompts_out_where_asked() {
+        let plan = Plan::new(&plain(&["sample", "greedy"]), 2, &[7, 8]);
+        assert_eq!(plan.pairs(3).count(), 18);
+        // Groups 0 to 2 are the first seed's.
+        let shared: Vec<_> = plan.sharing_prompts(true).pairs(3).collect();
+        assert_eq!(
+            shared,
+            [
+                (0, 0),
+                (1, 0),
+                (2, 0),
+                (3, 1),
+                (4, 1),
+                (5, 1),
+                (0, 2),
+                (1, 2),
+                (2, 2)
+            ]
+        );
     }
 
     #[test]
