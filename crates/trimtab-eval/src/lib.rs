@@ -58,6 +58,7 @@ pub use kl::{
 };
 pub use objective::{advantage, tokenwise_objective_nats};
 pub use report::inference::{InferencePoint, InferenceReport};
+pub use report::win_rate_lines::{WinRateLine, WinRateLines};
 pub use report::{Example, ExampleAnswer, Report, ReportFiles};
 pub use reward_sample::{RewardClass, RewardSample};
 pub use samples::{PromptRun, ReferenceSamples, Scored};

@@ -31,8 +31,8 @@ pub struct WinRate {
 /// What a policy is worth under a procedure: a line of `trimtab analyze infalign`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Analysis {
-    /// The procedure.
-    pub procedure: Procedure,
+    /// The procedure, as users write it.
+    pub procedure: String,
     /// The transform that the policy was trained on.
     pub transform: Transform,
     /// `KL(policy || reference)`, before the procedure.
@@ -71,14 +71,23 @@ pub fn inference_win_rate(policy: &Density, procedure: &PreparedProcedure) -> Wi
 /// # Errors
 /// [`InfalignError::TableNotRead`] of the procedure.
 pub fn analyze(policy: &Density, procedure: &Procedure) -> Result<Analysis, InfalignError> {
-    Ok(Analysis {
-        procedure: procedure.clone(),
-        transform: policy.prepared().transform().clone(),
-        kl_nats: policy.kl_nats().0,
-        beta: policy.beta(),
-        win_rate: inference_win_rate(policy, &procedure.prepare()?).win_rate,
-        standard_win_rate: inference_win_rate(policy, &Procedure::Sample.prepare()?).win_rate,
-    })
+    let win_rate = inference_win_rate(policy, &procedure.prepare()?).win_rate;
+    Ok(Analysis::with_win_rate(procedure.to_string(), policy, win_rate))
+}
+
+impl Analysis {
+    /// Of a win rate that somebody else knows, e.g. by simulation.
+    pub fn with_win_rate(procedure: String, policy: &Density, win_rate: f64) -> Self {
+        let one_draw = Procedure::Sample.prepare().expect("it has no table");
+        Self {
+            procedure,
+            transform: policy.prepared().transform().clone(),
+            kl_nats: policy.kl_nats().0,
+            beta: policy.beta(),
+            win_rate,
+            standard_win_rate: inference_win_rate(policy, &one_draw).win_rate,
+        }
+    }
 }
 
 /// The policy at a beta.

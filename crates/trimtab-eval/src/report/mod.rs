@@ -7,10 +7,12 @@ mod figure;
 mod figures;
 mod files;
 mod html;
+pub mod inference;
 mod labels;
 mod numbers;
 mod shades;
 mod table;
+pub mod win_rate_lines;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,212 @@
+//! One figure of win rates against KL, a line for each transform or method, as a page or an SVG file of its own. Knows
+//! points, not where they come from.
+
+use std::path::Path;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::figure::{Curve, Figure, Level, Mark, series_class};
+use super::files;
+use crate::error::EvalError;
+use crate::kl::KlKind;
+
+const STYLE: &str = include_str!("style.css");
+
+/// A line of the figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WinRateLine {
+    /// What it is called.
+    pub label: String,
+    /// What else is to say about it, in the legend; may be empty.
+    pub note: String,
+    /// KL in nats and win rate, in order of KL; the reference, at KL 0 and 1/2, is added.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Win rates against KL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WinRateLines {
+    /// Heading of the page.
+    pub title: String,
+    /// What the figure shows, in a sentence or three.
+    pub lead: String,
+    /// Label of the upright axis.
+    pub y_label: String,
+    /// The lines, the most important first.
+    pub lines: Vec<WinRateLine>,
+}
+
+impl WinRateLines {
+    /// Writes an SVG file if the name ends in `.svg`, else a page. It appears only when whole.
+    ///
+    /// # Errors
+    /// [`EvalError::Write`] naming the file.
+    pub fn write(&self, path: &Path) -> Result<(), EvalError> {
+        let is_svg = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+        let content = if is_svg { self.to_svg() } else { self.to_html() };
+        files::write_whole(path, content.as_bytes())
+    }
+
+    /// The figure alone, with its colours inside.
+    pub fn to_svg(&self) -> String {
+        let svg = self.figure().to_svg().into_string();
+        // The element's own attributes follow its name; the style is its first child.
+        match svg.strip_prefix("<svg").and_then(|rest| rest.split_once('>')) {
+            Some((attributes, content)) => {
+                format!(
+                    "<svg xmlns=\"http://www.w3.org/2000/svg\"{attributes}><style>{STYLE}</style>{content}\n"
+                )
+            }
+            None => svg,
+        }
+    }
+
+    /// The page: no script, nothing fetched.
+    pub fn to_html(&self) -> String {
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { (self.title) }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    main {
+                        header {
+                            h1 { (self.title) }
+                            p.lead { (self.lead) }
+                        }
+                        section.figures aria-label="Figure" {
+                            figure {
+                                figcaption { b { "Win rate against distance." } " One line per transform, from the reference at 0.5." }
+                                (self.figure().to_svg())
+                            }
+                            (self.legend())
+                        }
+                    }
+                }
+            }
+        };
+        page.into_string() + "\n"
+    }
+
+    fn figure(&self) -> Figure {
+        let curve = |(series, line): (usize, &WinRateLine)| Curve {
+            class: series_class("through", series),
+            points: std::iter::once((0.0, 0.5))
+                .chain(line.points.iter().copied())
+                .collect(),
+            ..Curve::default()
+        };
+        // The name at the end of its line, so that the figure reads without the page.
+        let mark = |(series, line): (usize, &WinRateLine)| {
+            let &(x, y) = line.points.last()?;
+            Some(Mark {
+                label: line.label.clone(),
+                series,
+                x,
+                x_interval: None,
+                x_estimate: None,
+                kind: KlKind::Exact,
+                y,
+                y_interval: None,
+            })
+        };
+        Figure {
+            id: "win-rate-by-kl",
+            description: format!("{} against KL in nats, by transform", self.y_label),
+            title: "Win rate against distance.",
+            caption: String::new(),
+            level: Level::FromZero,
+            x_label: "KL of the policy from the reference (nats)".to_owned(),
+            y_label: self.y_label.clone(),
+            y_limits: (0.0, 1.0),
+            curves: self.lines.iter().enumerate().map(curve).collect(),
+            marks: self.lines.iter().enumerate().filter_map(mark).collect(),
+        }
+    }
+
+    fn legend(&self) -> Markup {
+        html! {
+            section.legend aria-label="How to read the figure" {
+                ul {
+                    @for (series, line) in self.lines.iter().enumerate() {
+                        li {
+                            svg.key viewBox="0 0 26 16" width="26" height="16" aria-hidden="true" {
+                                line class=(series_class("through", series)) x1="0" x2="26" y1="8" y2="8" {}
+                            }
+                            b { (line.label) }
+                            @if !line.note.is_empty() { ": " (line.note) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines() -> WinRateLines {
+        WinRateLines {
+            title: "Under bon:4".to_owned(),
+            lead: "a < b".to_owned(),
+            y_label: "win rate under bon:4".to_owned(),
+            lines: vec![
+                WinRateLine {
+                    label: "exp:10".to_owned(),
+                    note: "recommended".to_owned(),
+                    points: vec![(0.25, 0.8), (1.0, 0.9)],
+                },
+                WinRateLine {
+                    label: "identity".to_owned(),
+                    note: String::new(),
+                    points: vec![(0.25, 0.7), (1.0, 0.85)],
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn every_line_begins_at_the_reference_and_has_its_colour() {
+        let figure = lines().figure();
+        assert_eq!(figure.curves.len(), 2);
+        assert_eq!(figure.curves[0].points, [(0.0, 0.5), (0.25, 0.8), (1.0, 0.9)]);
+        let page = lines().to_html();
+        assert!(
+            page.contains("a &lt; b") && page.contains("recommended") && page.contains("through series-1")
+        );
+    }
+
+    #[test]
+    fn files_are_what_their_name_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let (svg, page) = (folder.path().join("f.SVG"), folder.path().join("f.html"));
+        lines().write(&svg).unwrap();
+        lines().write(&page).unwrap();
+        let svg = std::fs::read_to_string(svg).unwrap();
+        assert!(
+            svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""),
+            "{}",
+            &svg[..80]
+        );
+        assert!(
+            svg.contains("viewBox")
+                && svg.matches("<style>").count() == 1
+                && svg.trim_end().ends_with("</svg>")
+        );
+        assert!(
+            std::fs::read_to_string(page)
+                .unwrap()
+                .starts_with("<!DOCTYPE html>")
+        );
+        let absent = folder.path().join("none/f.svg");
+        assert!(matches!(lines().write(&absent), Err(EvalError::Write { .. })));
+    }
+}
