@@ -99,7 +99,7 @@ pub const REWARDS: [(&str, &str, &str); 10] = [
     (
         "head",
         "head:<folder>",
-        "a classifier on a model's states, made by `trimtab train scorer`",
+        "a classifier on a model's states, made by `trimtab train reward`",
     ),
     (
         "cmd",

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BinaryArray, Float64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use trimtab_data::{
-    DataError, PreferenceReader, PromptForm, PromptReader, Rollout, RolloutReader, RolloutWriter, RowRange,
+    DataError, LabelColumns, LabelledReader, PreferenceReader, PromptForm, PromptReader, Rollout,
+    RolloutReader, RolloutWriter, RowRange,
 };
 
 use crate::harness::{Folder, config, finished, rollouts, says};
@@ -109,6 +110,50 @@ fn bad_prompts_and_pairs_are_named_by_row_and_column() {
     pair(
         r#"{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: z\n\nAssistant: b"}"#,
         &["\"rejected\"", "begin alike"],
+    );
+}
+
+#[test]
+fn bad_labels_are_named_and_the_rows_behind_them_are_read() {
+    let folder = Folder::new();
+    let columns = LabelColumns {
+        text: "t".to_owned(),
+        label: "s".to_owned(),
+    };
+    let good = r#"{"t": "a", "s": 1}"#;
+    let check = |line: &str, expect: &[&str]| {
+        let path = folder.write("l.jsonl", format!("{line}\n{good}\n").as_bytes());
+        let mut rows = LabelledReader::open(&path, columns.clone(), RowRange::ALL).unwrap();
+        says(&rows.next().unwrap().expect_err("must be refused"), expect);
+        assert_eq!(rows.next().unwrap().unwrap().row, 2, "{line}");
+        assert!(rows.next().is_none());
+    };
+    check(r#"{"t": "a"}"#, &["row 1", "\"s\"", "missing"]);
+    check(
+        r#"{"text": "a", "s": 1}"#,
+        &["\"t\"", "missing", "[\"s\", \"text\"]"],
+    );
+    check(r#"{"t": 5, "s": 1}"#, &["\"t\"", "expected a text, got 5"]);
+    check(r#"{"t": "a", "s": 2}"#, &["\"s\"", "number in [0, 1]", "got 2"]);
+    check(r#"{"t": "a", "s": "good"}"#, &["got \"good\""]);
+    check(r#"{"t": "a", "s": 1, "prompt": 7}"#, &["\"prompt\"", "got 7"]);
+    let path = folder.write(
+        "p.jsonl",
+        b"{\"chosen\": \"a\"}\n{\"chosen\": \"a\", \"rejected\": \"b\"}\n",
+    );
+    let rows: Vec<_> = PreferenceReader::open(&path, RowRange::ALL).unwrap().collect();
+    assert!(
+        matches!(&rows[..], [Err(_), Ok(pair)] if pair.row == 2),
+        "{rows:?}"
+    );
+    // Nothing follows what cannot be read on.
+    let path = folder.write("cut.json", b"[{\"t\": \"a\", \"s\": 1}, {\"t\": ");
+    let rows: Vec<_> = LabelledReader::open(&path, columns, RowRange::ALL)
+        .unwrap()
+        .collect();
+    assert!(
+        matches!(&rows[..], [Ok(_), Err(DataError::Damaged { .. })]),
+        "{rows:?}"
     );
 }
 

@@ -10,8 +10,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use trimtab_data::{
-    Message, PreferencePair, PreferenceReader, PromptForm, PromptReader, PromptRecord, Rollout,
-    RolloutReader, RowRange,
+    LabelColumns, LabelledReader, LabelledResponse, Message, PreferencePair, PreferenceReader, PromptForm,
+    PromptReader, PromptRecord, Rollout, RolloutReader, RowRange,
 };
 
 use crate::harness::{Folder, finished, read, rollouts};
@@ -91,6 +91,47 @@ fn packed_files_are_read_like_plain_ones() {
         std::fs::write(&path, std::fs::read(&path).unwrap().repeat(2)).unwrap();
         assert_eq!(read(&path).len(), 4, "{name}");
     }
+}
+
+#[test]
+fn one_array_is_read_like_lines() {
+    let folder = Folder::new();
+    let content = "\u{feff} [\n {\"prompt\": \"a, ]\", \"response\": \"b\"} ,{\"prompt\": \"c\", \"response\": \"d\"}\n]\n";
+    for name in ["r.json", "r.json.gz", "r.jsonl.zst"] {
+        let rows = read(&folder.write(name, content.as_bytes()));
+        assert_eq!(short(&rows), [(0, 0, "a, ]", "b"), (1, 0, "c", "d")], "{name}");
+    }
+    let path = folder.write("r.json", content.as_bytes());
+    let range = RowRange { skip: 1, limit: None };
+    let prompts = PromptReader::open(&path, PromptForm::FirstTurn, range).unwrap();
+    let rows: Vec<u64> = prompts.map(|prompt| prompt.unwrap().row).collect();
+    assert_eq!(rows, [2]);
+}
+
+#[test]
+fn labels_are_numbers_and_truths_in_named_columns() {
+    let folder = Folder::new();
+    let path = folder.write(
+        "reviews.json",
+        br#"[{"t": "good", "s": 1}, {"t": "bad", "s": false, "id": 3}, {"t": "so", "s": "0.25", "prompt": "ask"},
+            {"t": "x", "s": 0, "messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "u"}]}]"#,
+    );
+    let columns = LabelColumns {
+        text: "t".to_owned(),
+        label: "s".to_owned(),
+    };
+    let rows: Vec<LabelledResponse> = LabelledReader::open(&path, columns, RowRange::ALL)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let said: Vec<(&str, f64)> = rows
+        .iter()
+        .map(|row| (row.response.as_str(), row.label))
+        .collect();
+    assert_eq!(said, [("good", 1.0), ("bad", 0.0), ("so", 0.25), ("x", 0.0)]);
+    assert_eq!((rows[1].prompt.clone(), &rows[1].record["id"]), (None, &3.into()));
+    assert_eq!(rows[2].prompt.as_deref(), Some("ask"));
+    assert_eq!(rows[3].turns().len(), 2);
 }
 
 #[test]

@@ -243,6 +243,55 @@ fn safetensors_of_every_architecture() {
     );
 }
 
+/// The file with one more tensor.
+fn with_tensor(file: &[u8], name: &str, shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let header_len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&file[8..8 + header_len]).unwrap();
+    let mut data = file[8 + header_len..].to_vec();
+    let start = data.len();
+    data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    header[name] = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
+#[test]
+fn sequence_classifiers_have_a_score_head_and_no_other() {
+    let config = named("qwen2", test_tiny_qwen());
+    let decoder = ModelConfig {
+        tied_head: true,
+        ..config.clone()
+    };
+    let weight: Vec<f32> = (0..64).map(|idx| idx as f32 / 64.0).collect();
+    let file = with_tensor(&safetensors(&decoder, ""), "score.weight", &[2, 32], &weight);
+    let mut json = hf_json(&config);
+    json["tie_word_embeddings"] = json!(false);
+    let open = |json: &Value, file: &[u8]| {
+        let json = json.to_string().into_bytes();
+        ModelFile::from_checkpoint(Checkpoint::from_safetensors_bytes(json, vec![file.to_vec()]).unwrap())
+    };
+    // For a language model the tensor is one that would be ignored, and the head is missing.
+    assert!(open(&json, &file).is_err());
+    json["architectures"] = json!(["Qwen2ForSequenceClassification"]);
+    json["id2label"] = json!({"0": "NEGATIVE", "1": "POSITIVE"});
+    let head = open(&json, &file).unwrap().score_head().unwrap().unwrap();
+    assert_eq!((head.labels.len(), head.labels[1].as_str()), (2, "POSITIVE"));
+    assert_eq!((head.hidden_len, &head.weight), (32, &weight));
+    let refuse = |file: &[u8], expect: &str| {
+        let error = open(&json, file).unwrap().score_head().unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    let plain = safetensors(&decoder, "");
+    refuse(&plain, "score.weight");
+    refuse(&with_tensor(&plain, "score.weight", &[4, 16], &weight), "[4, 16]");
+    let mut broken = weight.clone();
+    broken[5] = f32::NAN;
+    refuse(&with_tensor(&plain, "score.weight", &[2, 32], &broken), "NaN");
+    json["architectures"] = json!(["Qwen2ForCausalLM"]);
+    json["tie_word_embeddings"] = json!(true);
+    assert_eq!(open(&json, &plain).unwrap().score_head().unwrap(), None);
+}
+
 #[test]
 fn llama2c_tied_and_untied() {
     use LayerRole as L;

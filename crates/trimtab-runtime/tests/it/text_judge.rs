@@ -1,11 +1,15 @@
 //! Scorers with a model of their own: what a text is worth does not depend on what was asked before.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::Map;
 use trimtab_base::{RewardModel, ScoreInput, TokenId};
 use trimtab_decode::Prefix;
+use trimtab_model::ScoreHead;
 use trimtab_runtime::{
     AskedPrefix, AskedReward, AskedScorer, FeatureItem, HeadReward, Job, LOG_PROBABILITY, LOGIT, LoadedModel,
-    PromptStyle, ReaderLimits, RuntimeError, SeparateScorer, prefix_features,
+    PromptStyle, ReaderLimits, RuntimeError, SeparateScorer, TextForm, TextReader, classifier_weights,
+    cut_to_tokens, prefix_features,
 };
 use trimtab_scorer::{FORMAT_VERSION, HeadSizes, ScorerBase, ScorerCard, ScorerWeights};
 
@@ -184,6 +188,103 @@ fn a_head_is_a_reward_of_whole_texts_in_its_cards_unit() {
     for (log_prob, logit) in log_probs.iter().zip(&expect) {
         assert!((log_prob + (1.0 + (-logit).exp()).ln()).abs() < 1e-9);
     }
+}
+
+#[test]
+fn heads_on_one_reader_say_what_they_say_alone() {
+    let model = tiny_model::load(1);
+    let reader = TextReader::try_new(
+        &model,
+        PromptStyle::default(),
+        TextForm::Answer,
+        ReaderLimits::standard(),
+    )
+    .unwrap();
+    let reader = Arc::new(Mutex::new(reader));
+    let batch = [input("hello", "a rather long good answer"), input("bye", "no")];
+    for unit in [LOGIT, LOG_PROBABILITY] {
+        let shared = HeadReward::on_reader("x".to_owned(), (&card(&model, unit), weights(&model)), &reader);
+        let alone = head(&model, unit).score(&batch).unwrap();
+        assert_eq!(shared.unwrap().score(&batch).unwrap(), alone, "{unit}");
+    }
+}
+
+/// Scores of the hub's classifiers are read off the last token of the whole text, without an end behind it.
+#[test]
+fn a_sequence_classifier_scores_the_text_as_it_is() {
+    let model = tiny_model::load(1);
+    let hidden_len = model.config().hidden_len;
+    let score_head = |num_labels: usize| ScoreHead {
+        labels: ["bad", "good", "odd"][..num_labels]
+            .iter()
+            .map(|&label| label.to_owned())
+            .collect(),
+        hidden_len,
+        weight: (0..num_labels * hidden_len)
+            .map(|idx| (idx as f32).sin())
+            .collect(),
+    };
+    let reader = TextReader::try_new(
+        &model,
+        PromptStyle::default(),
+        TextForm::Conversation,
+        ReaderLimits::standard(),
+    );
+    let reader = Arc::new(Mutex::new(reader.unwrap()));
+    let ids = model.tokenizer().encode_prompt("hello there").unwrap();
+    let mut last = Vec::new();
+    let item = FeatureItem {
+        prompt: &ids,
+        response: &[],
+    };
+    let limits = ReaderLimits::standard();
+    prefix_features::<RuntimeError>(&model, None, &[item], limits, &mut |_, states| {
+        last = states.hidden;
+        Ok(())
+    })
+    .unwrap();
+    let row = |head: &ScoreHead, idx: usize| -> f64 {
+        let weights = &head.weight[idx * hidden_len..][..hidden_len];
+        weights
+            .iter()
+            .zip(&last)
+            .map(|(&weight, &state)| f64::from(weight) * f64::from(state))
+            .sum()
+    };
+    let check = |num_labels: usize, label: Option<&str>, expect: &dyn Fn(&ScoreHead) -> f64| {
+        let head = score_head(num_labels);
+        let reward = HeadReward::of_classifier("rm".to_owned(), (&head, label), &reader).unwrap();
+        let got = reward.score(&[input("hello ", "there")]).unwrap()[0];
+        assert!(
+            (got - expect(&head)).abs() < 1e-3,
+            "{num_labels} {label:?}: {got}, {}",
+            expect(&head)
+        );
+    };
+    check(1, None, &|head| row(head, 0));
+    check(2, None, &|head| row(head, 1) - row(head, 0));
+    check(2, Some("bad"), &|head| row(head, 0) - row(head, 1));
+    check(3, Some("odd"), &|head| row(head, 2));
+    for (num_labels, label) in [(3, None), (2, Some("ugly"))] {
+        let error = classifier_weights(&score_head(num_labels), label)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("expected one of bad, good"), "{error}");
+    }
+}
+
+#[test]
+fn long_texts_are_cut_between_tokens() {
+    let model = tiny_model::load(1);
+    let cut = |text: &str, most: usize| cut_to_tokens(model.tokenizer(), text, most).unwrap();
+    assert_eq!(cut("abc", 1000), None);
+    let beginning = cut("abcdefgh", 3).unwrap();
+    assert!(
+        "abcdefgh".starts_with(&beginning) && beginning.len() < 8,
+        "{beginning:?}"
+    );
+    // Two bytes of three are no character.
+    assert!("\u{20ac}\u{20ac}".starts_with(&cut("\u{20ac}\u{20ac}", 3).unwrap()));
 }
 
 #[test]

