@@ -9,15 +9,23 @@ use trimtab_model::PrecisionPlan;
 use trimtab_reward::{REWARDS, RewardSpec};
 use trimtab_store::SourcePolicy;
 
+mod analyze;
+mod bench_train;
+mod calibrate;
 mod eval;
 mod rollout;
 mod steering;
 mod train;
+mod winrate;
 
+pub(crate) use analyze::{AnalyzeCommand, AnalyzeDesignArgs, AnalyzeInfalignArgs, SimulationArgs};
+pub(crate) use bench_train::{BenchTrainArgs, TrainMethod};
+pub(crate) use calibrate::{CalibrateArgs, ExportCommand, ExportRewardsArgs, Trainer};
 pub(crate) use eval::{EvalCommand, EvalPreferenceArgs};
 pub(crate) use rollout::RolloutArgs;
 pub(crate) use steering::SteeringArgs;
-pub(crate) use train::{TrainArgs, TrainCommand};
+pub(crate) use train::{TrainAlignArgs, TrainArgs, TrainCommand};
+pub(crate) use winrate::EvalWinrateArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,12 +59,20 @@ pub(crate) enum Command {
     Explain(Box<GenerateArgs>),
     /// Sample responses to many prompts, or take them from a data set, and score them: what scorers are trained on.
     Rollout(Box<RolloutArgs>),
-    /// Train scorers, and rewards on preferences.
+    /// Draw and score responses of a model, beside which rewards are calibrated.
+    Calibrate(Box<CalibrateArgs>),
+    /// Export what other programs read.
+    #[command(subcommand)]
+    Export(ExportCommand),
+    /// Train scorers, rewards on preferences, and policies towards rewards.
     #[command(subcommand)]
     Train(TrainCommand),
-    /// Compare scorers and reward heads with people's preferences.
+    /// Compare scorers and rewards with people's preferences, and policies with their reference.
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Say which transform of the reward to train with for an inference-time procedure, before anything is trained.
+    #[command(subcommand)]
+    Analyze(AnalyzeCommand),
     /// Run decoding methods over prompts and report reward and win rate against KL and tokens.
     Frontier(FrontierArgs),
     /// Measure speed, memory and precision on this machine.
@@ -289,6 +305,8 @@ pub(crate) enum BenchCommand {
     BestOfN(BenchBestOfNArgs),
     /// Next-token distributions of each precision against f32 on a text, and the error of each layer.
     Precision(BenchPrecisionArgs),
+    /// Speed and memory of a training step of a policy, on random tokens.
+    Train(BenchTrainArgs),
 }
 
 /// Arguments of `bench decode`.

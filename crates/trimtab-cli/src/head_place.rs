@@ -15,6 +15,7 @@ use trimtab_model::ModelFile;
 use trimtab_scorer::{CARD_FILE, ScorerCard, ScorerWeights, read_scorer};
 use trimtab_store::{ModelRef, SourcePolicy};
 
+use crate::output;
 use crate::resolve::{ReadyModel, fetch, open_store};
 use crate::steering::Models;
 
@@ -136,6 +137,36 @@ impl HeadFolder {
             self.check_base(&own)?;
         }
         Ok(Some(own))
+    }
+
+    /// [`Self::own_model`] of a scorer that steers: on the states of a policy that was tuned from the model it was trained
+    /// on it may steer as it is (CD 2310.17022v3, section 5), where a reward would be refused.
+    ///
+    /// # Errors
+    /// Those of [`Self::own_model`].
+    pub(crate) fn steering_model(&self, models: &Models<'_>) -> Result<Option<ReadyModel>> {
+        let generator = models.generator;
+        let base = &self.card.base;
+        let tuned_from = generator.policy.as_ref().map(|policy| &policy.base);
+        let config = generator.loaded.config();
+        let is_tuned =
+            self.model_name().is_none() && tuned_from.is_some_and(|tuned| tuned.sha256 == base.sha256);
+        if !is_tuned {
+            return self.own_model(models);
+        }
+        self.card.check_base(
+            &generator.stored.name,
+            &base.sha256,
+            config.hidden_len,
+            config.vocab_len,
+        )?;
+        output::note(&format!(
+            "scorer {} was trained on the states of {}; it steers {}, which was tuned from that model, by states that have moved",
+            self.path.display(),
+            base.name,
+            generator.stored.name
+        ));
+        Ok(None)
     }
 
     /// Refuses a model other than the one that it was trained on.

@@ -9,19 +9,25 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod align;
 mod answer;
 mod args;
+mod calibrate;
 mod commands;
 mod frontier;
+mod head_place;
 mod journal;
 mod machine;
 mod output;
+mod policy_card;
 mod progress;
 mod prompts;
 mod resolve;
 mod rollout;
 mod steering;
 mod train;
+mod whole_file;
+mod winrate;
 
 /// How a command ended, if not by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

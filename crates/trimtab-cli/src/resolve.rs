@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use trimtab_engine::{Engine, EngineConfig};
 use trimtab_model::PrecisionPlan;
 use trimtab_runtime::{LoadOptions, LoadedModel};
-use trimtab_store::{SourcePolicy, Store, StoredModel};
+use trimtab_store::{ModelRef, SourcePolicy, Store, StoredModel};
 
 use crate::machine;
+use crate::policy_card::{PolicyCard, weights_in};
 use crate::progress::FetchProgress;
 
 /// The store in `TRIMTAB_HOME` or the platform's cache folder.
@@ -17,12 +18,22 @@ pub(crate) fn open_store() -> Result<Store> {
     Ok(Store::open(&trimtab_store::resolve_root(home.as_deref())?)?)
 }
 
-/// The model called `name`, fetched if need be.
+/// What `name` stands for; a policy's folder for the weights in it.
+pub(crate) fn model_ref(name: &str) -> Result<ModelRef> {
+    let path = weights_in(name)?.map(|path| path.display().to_string());
+    Ok(open_store()?.resolve(path.as_deref().unwrap_or(name))?)
+}
+
+/// The model called `name`, fetched if need be; a policy may be named by its folder.
 pub(crate) fn fetch(store: &Store, name: &str, policy: SourcePolicy) -> Result<StoredModel> {
+    let path = weights_in(name)?.map(|path| path.display().to_string());
     let mut progress = FetchProgress::new();
-    let stored = store.get(name, policy, &mut progress);
+    let stored = store.get(path.as_deref().unwrap_or(name), policy, &mut progress);
     progress.clear();
-    Ok(stored?)
+    Ok(StoredModel {
+        name: name.to_owned(),
+        ..stored?
+    })
 }
 
 /// A model that runs, with where it came from.
@@ -31,6 +42,8 @@ pub(crate) struct ReadyModel {
     pub(crate) stored: StoredModel,
     /// As it runs.
     pub(crate) loaded: LoadedModel,
+    /// What it was tuned from and for, if it is a policy of ours.
+    pub(crate) policy: Option<PolicyCard>,
 }
 
 impl ReadyModel {
@@ -43,7 +56,12 @@ impl ReadyModel {
     ) -> Result<Self> {
         let stored = fetch(&open_store()?, name, policy)?;
         let loaded = load(&stored.path, plan, threads)?;
-        Ok(Self { stored, loaded })
+        let policy = PolicyCard::beside(&stored.path)?;
+        Ok(Self {
+            stored,
+            loaded,
+            policy,
+        })
     }
 
     /// SHA-256 of the weights, in hexadecimal.

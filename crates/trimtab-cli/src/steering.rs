@@ -17,8 +17,8 @@ use trimtab_engine::Engine;
 use trimtab_model::{PrecisionPlan, ScoreHead};
 use trimtab_reward::{ExternalLimits, RewardSpec};
 use trimtab_runtime::{
-    AskedReward, AskedScorer, HeadReward, LOGIT, PromptStyle, ReaderLimits, SeparateScorer, SharedTextReader, TextForm,
-    TextReader,
+    AskedReward, AskedScorer, HeadReward, LOGIT, PromptStyle, ReaderLimits, SeparateScorer, SharedTextReader,
+    TextForm, TextReader,
 };
 use trimtab_scorer::ScorerSet;
 use trimtab_store::SourcePolicy;
@@ -118,15 +118,20 @@ impl OpenScorers {
             }
             let folder = HeadFolder::read(&place)?;
             let name = scorers.name_for(&folder.path);
-            let own_model = folder.own_model(models)?;
+            let own_model = folder.steering_model(models)?;
             let HeadFolder { card, weights, .. } = folder;
             let has_action = weights.action.is_some() && own_model.is_none();
             let (unit, sha256) = (card.reward_unit.clone(), card.weights_sha256.clone());
             let source = if let Some(own_model) = own_model {
                 let limits = ReaderLimits::standard();
                 let style = models.style.clone();
-                let scorer =
-                    SeparateScorer::try_new(name.clone(), (&card, weights), &own_model.loaded, style, limits)?;
+                let scorer = SeparateScorer::try_new(
+                    name.clone(),
+                    (&card, weights),
+                    &own_model.loaded,
+                    style,
+                    limits,
+                )?;
                 scorers.separate.push(Box::new(scorer));
                 ValueSource::Asked
             } else {
@@ -281,7 +286,11 @@ pub(crate) fn build_reward(
                 let own = folder.own_model_name(models.generator)?;
                 let must_fit = own.is_some() && folder.card.model.is_none();
                 let reader = readers.of(own.as_deref(), models, &mut |model| {
-                    if must_fit { folder.check_base(model) } else { Ok(()) }
+                    if must_fit {
+                        folder.check_base(model)
+                    } else {
+                        Ok(())
+                    }
                 })?;
                 HeadReward::on_reader(name, (&folder.card, folder.weights), &reader.texts)?
             }

@@ -115,7 +115,11 @@ pub fn token_features(model: &LoadedModel, len: usize) -> TokenFeatures {
     )
 }
 
-fn check_fits(model: &LoadedModel, idx: usize, item: &FeatureItem<'_>) -> Result<(), RuntimeError> {
+pub(crate) fn check_fits(
+    model: &LoadedModel,
+    idx: usize,
+    item: &FeatureItem<'_>,
+) -> Result<(), RuntimeError> {
     let (prompt, response) = (item.prompt.len(), item.response.len());
     if prompt == 0 {
         return Err(RuntimeError::EmptyPromptIds { idx });

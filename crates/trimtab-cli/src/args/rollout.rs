@@ -9,7 +9,7 @@ use trimtab_reward::{REWARDS, RewardSpec};
 use super::{RunArgs, count, parse_decode, parse_reward, parse_stop};
 
 /// Arguments of `rollout`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = help())]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct RolloutArgs {

@@ -25,6 +25,6 @@ pub(crate) struct SteeringArgs {
     pub(crate) trace: bool,
 }
 
-fn parse_scorer(text: &str) -> Result<ScorerTerm, String> {
+pub(super) fn parse_scorer(text: &str) -> Result<ScorerTerm, String> {
     text.parse::<ScorerTerm>().map_err(|error| format!("{error:#}"))
 }

@@ -11,8 +11,10 @@ use super::{Source, indent};
 pub(crate) enum TrainCommand {
     /// Train a prefix scorer on rollouts: what `generate --scorer` steers by.
     Scorer(TrainScorerArgs),
-    /// Train a reward on preferences: a classifier on a model's states, which is used as `head:DIR`.
-    RewardHead(TrainRewardHeadArgs),
+    /// Train rewards on preferences or labels: classifiers on a model's states, which are used as `head:DIR`.
+    Reward(TrainRewardArgs),
+    /// Train a policy towards a reward: calibrate, transform, optimise under a KL penalty.
+    Align(TrainAlignArgs),
 }
 
 /// Arguments of `train scorer`.
@@ -23,12 +25,23 @@ pub(crate) struct TrainScorerArgs {
     pub(crate) run: TrainArgs,
 }
 
-/// Arguments of `train reward-head`.
+/// Arguments of `train reward`.
 #[derive(Debug, Args)]
-#[command(after_help = reward_head_help())]
-pub(crate) struct TrainRewardHeadArgs {
+#[command(after_help = reward_help())]
+pub(crate) struct TrainRewardArgs {
     #[command(flatten)]
     pub(crate) run: TrainArgs,
+}
+
+/// Arguments of `train align`.
+#[derive(Debug, Args)]
+#[command(after_help = align_help())]
+pub(crate) struct TrainAlignArgs {
+    #[command(flatten)]
+    pub(crate) run: TrainArgs,
+    /// Memory for keys and values, in MiB. Taken as it is used.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
+    pub(crate) kv_memory: u32,
 }
 
 /// How anything is trained.
@@ -63,10 +76,21 @@ fn scorer_help() -> String {
     )
 }
 
-fn reward_head_help() -> String {
+fn reward_help() -> String {
     format!(
-        "A configuration (only `pairs` is required):\n\n{}\nExample:\n  trimtab train reward-head harmless.toml\n  \
-         trimtab generate \"Hello!\" --decode bon:16 --reward head:harmless",
-        indent(crate::train::REWARD_HEAD_EXAMPLE)
+        "A configuration (only `pairs` or `labels` is required):\n\n{}\nExample:\n  trimtab train reward harmless.toml\n  \
+         trimtab generate \"Hello!\" --decode bon:16 --reward head:harmless\n\nThe report is about judgements that were held \
+         out: accuracy beside that of \"longer is better\", and whether its probabilities mean what they say. Hidden states are \
+         read once and kept in the store, under prefix-sets.",
+        indent(crate::train::reward::EXAMPLE_CONFIG)
+    )
+}
+
+fn align_help() -> String {
+    format!(
+        "A configuration (only `prompts` and `reward` are required):\n\n{}\nExample:\n  trimtab train align ctrl_bon4.toml\n  \
+         trimtab generate \"Once upon a time\" --raw --model ctrl_bon4\n\nSeveral values of beta give one run each, in a folder \
+         beta_VALUE below the run's.",
+        indent(crate::align::EXAMPLE_CONFIG)
     )
 }

@@ -5,29 +5,62 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::Verdict;
-use crate::args::{TrainArgs, TrainCommand};
+use crate::align::{AlignConfig, AlignOptions, align};
+use crate::args::{TrainAlignArgs, TrainArgs, TrainCommand};
 use crate::output;
-use crate::train::{RewardHeadConfig, ScorerConfig, TrainOptions, train, train_reward_head};
+use crate::train::{RewardConfig, ScorerConfig, TrainOptions, train, train_reward};
 
 pub(crate) fn run(command: &TrainCommand) -> Result<Verdict> {
-    let (report, args) = match command {
+    match command {
         TrainCommand::Scorer(args) => {
             let mut config = ScorerConfig::open(&args.run.config)?;
-            config.seed = args.run.seed.unwrap_or(config.seed);
-            (train(&config, &options(&args.run)?)?, &args.run)
+            config.run.seed = args.run.seed.unwrap_or(config.run.seed);
+            let report = train(&config, &options(&args.run)?)?;
+            if args.run.json {
+                output::json(&report)?;
+            } else {
+                report.show()?;
+            }
         }
-        TrainCommand::RewardHead(args) => {
-            let mut config = RewardHeadConfig::open(&args.run.config)?;
-            config.seed = args.run.seed.unwrap_or(config.seed);
-            (train_reward_head(&config, &options(&args.run)?)?, &args.run)
+        TrainCommand::Reward(args) => {
+            let mut config = RewardConfig::open(&args.run.config)?;
+            config.run.seed = args.run.seed.unwrap_or(config.run.seed);
+            let report = train_reward(&config, &options(&args.run)?)?;
+            if args.run.json {
+                output::json(&report)?;
+            } else {
+                report.show()?;
+            }
         }
-    };
-    if args.json {
-        output::json(&report)?;
-    } else {
-        report.show()?;
+        TrainCommand::Align(args) => run_align(args)?,
     }
     Ok(Verdict::Ok)
+}
+
+fn run_align(args: &TrainAlignArgs) -> Result<()> {
+    let run = &args.run;
+    let mut config = AlignConfig::open(&run.config)?;
+    config.seed = run.seed.unwrap_or(config.seed);
+    let report = align(
+        &config,
+        &AlignOptions {
+            out: run.out.clone().map_or_else(|| beside(&run.config), Ok)?,
+            threads: run.threads,
+            kv_memory_mib: args.kv_memory,
+            source: run.source,
+        },
+    )?;
+    if run.json {
+        return output::json(&report);
+    }
+    output::line(&report.text())?;
+    for policy in &report.runs {
+        output::note(&format!(
+            "use it: trimtab generate \"...\" --model {0}; measure it: trimtab eval winrate --policy {0} ...",
+            policy.policy
+        ));
+    }
+    Ok(())
 }
 
 fn options(args: &TrainArgs) -> Result<TrainOptions> {

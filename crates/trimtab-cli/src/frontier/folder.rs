@@ -77,11 +77,3 @@ fn foreign(path: &Path) -> String {
         path.display()
     )
 }
-
-/// Writes a file under a temporary name and renames it, so that it is never seen in part.
-pub(super) fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let part = path.with_extension("toml.part");
-    std::fs::write(&part, text)
-        .and_then(|()| std::fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
-}

@@ -20,12 +20,12 @@ use super::methods::Method;
 use super::plan::{Group, Plan};
 use super::points;
 use crate::args::parse_precision;
+use crate::head_place::HeadPlace;
 use crate::journal::Journal;
 use crate::output;
 use crate::progress::ItemProgress;
 use crate::prompts::{Duplicates, PromptRecord, read_prompts};
 use crate::resolve::ReadyModel;
-use crate::head_place::HeadPlace;
 use crate::steering::{Models, OpenScorers, ScorerTerm, before_models, build_reward};
 
 /// Characters of a prompt shown in errors.
@@ -177,7 +177,10 @@ impl FrontierRun {
         let specs = std::iter::once(&self.config.reward).chain(&self.config.rewards_also);
         let mut sha256s = Vec::new();
         for (reward, spec) in rewards.zip(specs) {
-            let heads = spec.head_folders().map(HeadPlace::sha256).collect::<Result<Vec<_>>>()?;
+            let heads = spec
+                .head_folders()
+                .map(HeadPlace::sha256)
+                .collect::<Result<Vec<_>>>()?;
             if !heads.is_empty() {
                 *reward = build_reward(spec, &limits, models)?;
                 sha256s.extend(heads);

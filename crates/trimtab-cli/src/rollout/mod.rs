@@ -11,4 +11,16 @@ mod sample;
 mod setup;
 mod summary;
 
-pub(crate) use setup::run;
+pub(crate) use rewards::Rewards;
+pub(crate) use sample::{drawing, rollout};
+pub(crate) use setup::{jobs, run, run_on};
+
+/// Rows of a shard where nobody says otherwise.
+pub(crate) const ROWS_PER_SHARD: usize = 4096;
+
+/// The model as it is, as a method.
+pub(crate) fn reference() -> trimtab_decode::DecodeSpec {
+    trimtab_decode::DecodeSpec::Sample {
+        sampling: trimtab_decode::Sampling::default(),
+    }
+}

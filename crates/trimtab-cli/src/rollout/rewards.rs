@@ -4,38 +4,51 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use trimtab_base::{RewardError, RewardModel, ScoreInput, TokenId};
 use trimtab_data::{RewardColumn, Rollout};
-use trimtab_reward::RewardSpec;
+use trimtab_reward::{ExternalLimits, RewardSpec};
+
+use crate::steering::{Models, before_models, build_reward};
 
 /// Rewards, each with its column.
-pub(super) struct Rewards {
+pub(crate) struct Rewards {
     columns: Vec<RewardColumn>,
     models: Vec<Box<dyn RewardModel>>,
 }
 
 impl Rewards {
-    /// The rewards that were named.
-    pub(super) fn new(specs: &[RewardSpec]) -> Result<Self> {
+    /// The rewards that were named, as far as they can be built without models: mistakes show before one is opened.
+    pub(crate) fn check(specs: &[RewardSpec]) -> Result<()> {
+        for (idx, spec) in specs.iter().enumerate() {
+            before_models(spec, &ExternalLimits::default())?;
+            if specs[..idx]
+                .iter()
+                .any(|other| other.to_string() == spec.to_string())
+            {
+                bail!("--reward {spec} is given twice");
+            }
+        }
+        Ok(())
+    }
+
+    /// The rewards that were named. Heads read the states of the generator in `models`, or those of their own model.
+    pub(crate) fn new(specs: &[RewardSpec], models: &Models<'_>) -> Result<Self> {
+        Self::check(specs)?;
         let mut rewards = Self {
             columns: Vec::new(),
             models: Vec::new(),
         };
         for spec in specs {
-            let model = spec.build()?;
-            let column = RewardColumn {
+            let model = build_reward(spec, &ExternalLimits::default(), models)?;
+            rewards.columns.push(RewardColumn {
                 name: spec.to_string(),
                 unit: model.unit().to_owned(),
-            };
-            if rewards.columns.iter().any(|other| other.name == column.name) {
-                bail!("--reward {} is given twice", column.name);
-            }
-            rewards.columns.push(column);
+            });
             rewards.models.push(model);
         }
         Ok(rewards)
     }
 
     /// Their columns.
-    pub(super) fn columns(&self) -> &[RewardColumn] {
+    pub(crate) fn columns(&self) -> &[RewardColumn] {
         &self.columns
     }
 
@@ -57,7 +70,7 @@ impl Rewards {
     ///
     /// # Errors
     /// A reward that fails, or that is no finite number, with the row.
-    pub(super) fn score(&self, rows: &mut [Rollout]) -> Result<()> {
+    pub(crate) fn score(&self, rows: &mut [Rollout]) -> Result<()> {
         if self.models.is_empty() || rows.is_empty() {
             return Ok(());
         }

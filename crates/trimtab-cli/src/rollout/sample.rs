@@ -42,6 +42,15 @@ pub(super) fn run(setup: &Setup<'_>, source: &PromptSource) -> Ran {
     Ok((writer.finish()?, scan.dropped))
 }
 
+/// The prompts as jobs, in order; all of them fit.
+pub(super) fn jobs(setup: &Setup<'_>, source: &PromptSource) -> Result<Vec<Job>> {
+    scan(setup, source)?;
+    let encoded = source
+        .read()?
+        .filter_map(|record| record.and_then(|record| encode(setup, record)).transpose());
+    encoded.map(|encoded| Ok(job(setup, encoded?))).collect()
+}
+
 /// The settings that samples depend on.
 fn settings(setup: &Setup<'_>) -> BTreeMap<String, Value> {
     let args = setup.args;
@@ -215,14 +224,22 @@ fn draw_window(
 
 /// All candidates of a prompt, whatever the choice among them.
 fn rollouts(planned: &Planned, outcome: Outcome) -> Vec<Rollout> {
+    let of = |candidate: &Candidate| Rollout {
+        messages: planned.messages.clone(),
+        ..rollout(&planned.job, planned.prompt_idx, candidate)
+    };
+    outcome.candidates.iter().map(of).collect()
+}
+
+/// A candidate as a rollout without rewards; `prompt_idx` is the prompt's place.
+pub(crate) fn rollout(job: &Job, prompt_idx: u64, candidate: &Candidate) -> Rollout {
     let ids = |ids: &[TokenId]| ids.iter().map(|id| id.0).collect();
-    let job = &planned.job;
-    let rollout = |candidate: Candidate| Rollout {
-        prompt_idx: planned.prompt_idx,
+    Rollout {
+        prompt_idx,
         sample_idx: candidate.candidate_idx,
         prompt: job.prompt.clone(),
-        messages: planned.messages.clone(),
-        response: candidate.text,
+        messages: Vec::new(),
+        response: candidate.text.clone(),
         prompt_token_ids: ids(&job.token_ids),
         response_token_ids: ids(&candidate.token_ids),
         finish: finish_name(candidate.finish).to_owned(),
@@ -230,8 +247,7 @@ fn rollouts(planned: &Planned, outcome: Outcome) -> Vec<Rollout> {
         reference_log_prob: Some(candidate.reference_log_prob),
         rewards: BTreeMap::new(),
         record: job.record.clone(),
-    };
-    outcome.candidates.into_iter().map(rollout).collect()
+    }
 }
 
 /// How [`Rollout::finish`] calls an end.
@@ -264,7 +280,7 @@ fn job(setup: &Setup<'_>, encoded: Encoded) -> Job {
 
 /// The method that draws so many responses. All are kept; it is the vote only because that one, unlike best-of-N, asks
 /// for no reward. Response `i` is the same in both.
-fn drawing(num_candidates: usize, sampling: Sampling) -> DecodeSpec {
+pub(crate) fn drawing(num_candidates: usize, sampling: Sampling) -> DecodeSpec {
     DecodeSpec::Majority {
         num_candidates,
         sampling,

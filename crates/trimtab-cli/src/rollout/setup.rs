@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use trimtab_base::TokenId;
 use trimtab_data::{Manifest, Message, RewardColumn, RolloutWriter, RunIdentity, WriterConfig};
-use trimtab_runtime::PromptStyle;
+use trimtab_runtime::{Job, PromptStyle};
 
 use super::rewards::Rewards;
 use super::summary::{Dropped, Summary};
 use super::{given, sample};
 use crate::args::RolloutArgs;
 use crate::resolve::ReadyModel;
+use crate::steering::Models;
 
 /// Most new tokens where nothing else is asked for and the context is long enough.
 const DEFAULT_NEW_TOKENS: usize = 256;
@@ -21,9 +22,9 @@ const DEFAULT_NEW_TOKENS: usize = 256;
 /// What both kinds of runs need.
 pub(super) struct Setup<'a> {
     pub(super) args: &'a RolloutArgs,
-    pub(super) model: ReadyModel,
+    pub(super) model: &'a ReadyModel,
     pub(super) style: PromptStyle,
-    pub(super) rewards: Rewards,
+    pub(super) rewards: &'a Rewards,
 }
 
 /// What the first pass over the data finds.
@@ -49,27 +50,30 @@ impl Scan {
 /// Runs `trimtab rollout`.
 pub(crate) fn run(args: &RolloutArgs) -> Result<Summary> {
     // Mistakes show before a model is fetched.
-    let rewards = Rewards::new(&args.reward)?;
-    let input = match &args.responses {
-        Some(path) => Input::Responses(given::Source::new(path, args)?),
-        None => Input::Prompts(super::prompts::PromptSource::new(args)?),
+    Rewards::check(&args.reward)?;
+    Input::of(args)?;
+    let (policy, run) = (args.run.source.into(), &args.run);
+    let model = ReadyModel::open(&args.model, policy, run.precision.plan, run.threads)?;
+    let style = style_of(args);
+    let models = Models {
+        generator: &model,
+        policy,
+        plan: run.precision.plan,
+        threads: run.threads,
+        style: &style,
     };
-    if let Input::Prompts(prompts) = &input {
-        // The first prompt, or what is wrong with it.
-        prompts.read()?.next().transpose()?;
-    }
+    let rewards = Rewards::new(&args.reward, &models)?;
+    run_on(args, &model, &rewards)
+}
+
+/// [`run`] with a model and rewards that are open: rewards may read another model's states than those of the policy that
+/// is drawn from.
+pub(crate) fn run_on(args: &RolloutArgs, model: &ReadyModel, rewards: &Rewards) -> Result<Summary> {
+    let input = Input::of(args)?;
     let setup = Setup {
         args,
-        model: ReadyModel::open(
-            &args.model,
-            args.run.source.into(),
-            args.run.precision.plan,
-            args.run.threads,
-        )?,
-        style: PromptStyle {
-            raw: args.raw,
-            system: args.system.clone(),
-        },
+        model,
+        style: style_of(args),
         rewards,
     };
     let (manifest, dropped) = match input {
@@ -79,9 +83,43 @@ pub(crate) fn run(args: &RolloutArgs) -> Result<Summary> {
     Summary::of(args, &manifest, dropped)
 }
 
+/// The prompts of a run as jobs, all of them in memory: for those who draw from many policies.
+///
+/// # Errors
+/// A prompt that cannot be used.
+pub(crate) fn jobs(args: &RolloutArgs, model: &ReadyModel, rewards: &Rewards) -> Result<Vec<Job>> {
+    let source = super::prompts::PromptSource::new(args)?;
+    let setup = Setup {
+        args,
+        model,
+        style: style_of(args),
+        rewards,
+    };
+    sample::jobs(&setup, &source)
+}
+
+fn style_of(args: &RolloutArgs) -> PromptStyle {
+    PromptStyle {
+        raw: args.raw,
+        system: args.system.clone(),
+    }
+}
+
 enum Input {
     Prompts(super::prompts::PromptSource),
     Responses(given::Source),
+}
+
+impl Input {
+    /// What the arguments name; reads its first row, or what is wrong with it.
+    fn of(args: &RolloutArgs) -> Result<Self> {
+        if let Some(path) = &args.responses {
+            return Ok(Self::Responses(given::Source::new(path, args)?));
+        }
+        let prompts = super::prompts::PromptSource::new(args)?;
+        prompts.read()?.next().transpose()?;
+        Ok(Self::Prompts(prompts))
+    }
 }
 
 impl Setup<'_> {

@@ -1,0 +1,140 @@
+//! What a run leaves: weights that open elsewhere, the card beside them, and the same for weights kept on the way. Knows
+//! files, no optimisation.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use trimtab_model::load::WeightSource;
+use trimtab_store::SourcePolicy;
+use trimtab_train::decoder::write_model;
+use trimtab_train::policy::{TrainedPolicy, load_kept};
+
+use super::config::{AlignConfig, OneRun, RAW};
+use super::prepare::Prepared;
+use super::report::{KeptReport, RunReport};
+use super::watch::Watched;
+use crate::policy_card::{CARD_VERSION, PolicyCard, TunedFrom};
+use crate::resolve::{fetch, open_store};
+
+/// A run that is over.
+pub(super) struct Finish<'a> {
+    pub(super) config: &'a AlignConfig,
+    pub(super) prepared: &'a Prepared,
+    pub(super) run: &'a OneRun,
+    pub(super) out: &'a Path,
+}
+
+/// How far a policy got.
+struct Reached<'a> {
+    step: u64,
+    kl_nats: Option<f64>,
+    stopped: Option<String>,
+    metrics: &'a BTreeMap<String, f64>,
+}
+
+impl Finish<'_> {
+    /// Writes the policy and those that were kept.
+    pub(super) fn policies(
+        &self,
+        trained: &TrainedPolicy,
+        watched: Option<(Watched, Watched)>,
+    ) -> Result<RunReport> {
+        let mut kept = Vec::with_capacity(trained.kept.len());
+        for policy in &trained.kept {
+            let folder = self.out.join(format!("kl_{}", policy.target_kl_nats));
+            let weights = load_kept(&self.run.training, &self.prepared.base, &policy.path)?;
+            let reached = Reached {
+                step: policy.step,
+                kl_nats: Some(policy.kl_nats).filter(|kl| kl.is_finite()),
+                stopped: None,
+                metrics: &BTreeMap::new(),
+            };
+            self.write(weights.as_ref(), &folder, &reached)?;
+            kept.push(KeptReport {
+                policy: folder.display().to_string(),
+                target_kl_nats: policy.target_kl_nats,
+                kl_nats: policy.kl_nats,
+                step: policy.step,
+            });
+        }
+        let finite: BTreeMap<String, f64> = trained
+            .metrics
+            .iter()
+            .filter(|(_, value)| value.is_finite())
+            .map(|(name, &value)| (name.clone(), value))
+            .collect();
+        let reached = Reached {
+            step: trained.step,
+            kl_nats: finite.get("kl_nats").copied(),
+            stopped: trained.stopped.clone(),
+            metrics: &finite,
+        };
+        let card = self.write(trained.weights().as_ref(), self.out, &reached)?;
+        Ok(RunReport {
+            policy: self.out.display().to_string(),
+            card,
+            kept,
+            watched,
+        })
+    }
+
+    fn write(&self, weights: &dyn WeightSource, folder: &Path, reached: &Reached<'_>) -> Result<PolicyCard> {
+        let path = write_model(&self.prepared.file, weights, folder)?;
+        let entry = path.file_name().context("a written model has a name")?;
+        // The file was written just now, so that its hash is read from all of it.
+        let stored = fetch(&open_store()?, &path.display().to_string(), SourcePolicy::Offline)?;
+        let card = self.card(
+            folder,
+            (
+                entry.to_string_lossy().into_owned(),
+                stored.weights_sha256.to_string(),
+            ),
+            reached,
+        );
+        card.write(folder)?;
+        Ok(card)
+    }
+
+    fn card(
+        &self,
+        folder: &Path,
+        (entry, weights_sha256): (String, String),
+        reached: &Reached<'_>,
+    ) -> PolicyCard {
+        let (config, run, prepared) = (self.config, self.run, self.prepared);
+        let name = folder.file_name().map_or_else(
+            || folder.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        );
+        PolicyCard {
+            card_version: CARD_VERSION,
+            name,
+            entry,
+            base: TunedFrom {
+                name: prepared.model.stored.name.clone(),
+                sha256: prepared.model.sha256(),
+            },
+            weights_sha256,
+            reward: config.reward.to_string(),
+            reward_heads_sha256: prepared.reward_heads_sha256.clone(),
+            transform: run
+                .transform
+                .as_ref()
+                .map_or_else(|| RAW.to_owned(), ToString::to_string),
+            procedure: config.procedure.to_string(),
+            objective: run.training.objective.name().to_owned(),
+            beta: run.beta,
+            kl_nats: reached.kl_nats,
+            stopped: reached.stopped.clone(),
+            step: reached.step,
+            seed: config.seed,
+            calibration_sha256: prepared
+                .calibration
+                .as_ref()
+                .map(|(folder, _)| folder.manifest.content_sha256()),
+            metrics: reached.metrics.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

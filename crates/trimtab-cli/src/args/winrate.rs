@@ -1,0 +1,144 @@
+//! Arguments of `eval winrate`. Knows words and their defaults.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use trimtab_reward::RewardSpec;
+
+use super::{RunArgs, count, parse_reward, parse_stop};
+use crate::steering::ScorerTerm;
+use crate::winrate::EvalProcedure;
+
+/// Arguments of `eval winrate`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Inference-time win rate: the procedure is applied to the policy AND to the reference, and what comes out is compared by
+the reward, ties half. 0.5 is no better than the reference under the same procedure. All procedures of one policy are
+computed from one set of samples, without resampling: every subset of N of them counts (an unbiased estimator), so N may
+be anything up to --per-prompt. Intervals are over prompts, 95%, and paired: with several policies the difference from
+the first has one too. The KL is KL(policy || reference) in nats for a response, exact at each token.
+
+Procedures:
+  sample             one response: the standard win rate
+  bon:N              the best of N by the reward
+  won:N              the worst of N by the reward: a jailbreak that tries N times
+  cd-block:k=K,m=M   blockwise controlled decoding with --scorer, on both sides
+
+Examples:
+  trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample \\
+    --reward head:sentiment --prompts openings.txt --raw
+  trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 \\
+    --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate")]
+pub(crate) struct EvalWinrateArgs {
+    /// Policies: folders that `train align` left, or any models with the reference's vocabulary.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
+    pub(crate) policy: Vec<String>,
+    /// The model that they are compared with.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) reference: String,
+    /// Procedures, see below; several separated by commas, or given several times.
+    #[arg(long, required = true, num_args = 1, value_name = "PROCEDURES")]
+    pub(crate) procedure: Vec<ProcedureList>,
+    /// The reward that procedures choose by and win rates are of.
+    #[arg(long, short, value_name = "REWARD", value_parser = parse_reward)]
+    pub(crate) reward: RewardSpec,
+    /// A second reward, which neither training nor procedures have seen: win rates by it are shown beside; may be given
+    /// several times.
+    #[arg(long, value_name = "REWARD", value_parser = parse_reward)]
+    pub(crate) judge: Vec<RewardSpec>,
+    /// Prompts, as `rollout` takes them; ones that training has not seen.
+    #[arg(long, short, value_name = "FILE", help_heading = "Data")]
+    pub(crate) prompts: String,
+    /// Take dialogues up to their last answer as prompts, not their first turn alone.
+    #[arg(long, help_heading = "Data")]
+    pub(crate) dialogue: bool,
+    /// Distinct prompts to pass over, e.g. those of training.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
+    pub(crate) skip: u64,
+    /// Most prompts to take after those; all if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Data")]
+    pub(crate) num_prompts: Option<u64>,
+    /// Leave out prompts that do not fit the context, instead of refusing them.
+    #[arg(long, help_heading = "Data")]
+    pub(crate) drop_long: bool,
+    /// Responses of each side to each prompt; at least the greatest N of the procedures.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count(1), help_heading = "Sampling")]
+    pub(crate) per_prompt: usize,
+    /// Of these, responses of the policy along which its KL is measured.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count(1), help_heading = "Sampling")]
+    pub(crate) kl_per_prompt: usize,
+    /// Responses of each side to each prompt by cd-block.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1), help_heading = "Sampling")]
+    pub(crate) steered_per_prompt: usize,
+    /// Most tokens of a response; 256, or half of the model's context if that is less.
+    #[arg(long, short = 'n', value_name = "N", value_parser = count(1), help_heading = "Sampling")]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// Text that ends a response; may be given several times.
+    #[arg(long, value_name = "TEXT", value_parser = parse_stop, help_heading = "Sampling")]
+    pub(crate) stop: Vec<String>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0, help_heading = "Sampling")]
+    pub(crate) seed: u64,
+    /// System message before each prompt.
+    #[arg(long, conflicts_with = "raw", help_heading = "Sampling")]
+    pub(crate) system: Option<String>,
+    /// Continue the prompts as they are, without the model's chat template.
+    #[arg(long, help_heading = "Sampling")]
+    pub(crate) raw: bool,
+    /// Prefix scorer for cd-block, trained on the reference; steers policies tuned from it as well.
+    #[arg(long, value_name = "DIR[*WEIGHT]", value_parser = super::steering::parse_scorer)]
+    pub(crate) scorer: Vec<ScorerTerm>,
+    /// Folder for samples and the report; a run that was stopped goes on there. A temporary one if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the list of results as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Procedures as typed in one argument. Commas separate them, and stand inside those of blocks.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ProcedureList(pub(crate) Vec<EvalProcedure>);
+
+impl std::str::FromStr for ProcedureList {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, anyhow::Error> {
+        let mut parts: Vec<String> = Vec::new();
+        for part in text.split(',') {
+            // A setting such as `m=16` belongs to what stands before it.
+            match parts.last_mut() {
+                Some(last) if part.contains('=') && !part.contains(':') => {
+                    last.push(',');
+                    last.push_str(part);
+                }
+                _ => parts.push(part.to_owned()),
+            }
+        }
+        parts
+            .iter()
+            .map(|part| part.parse())
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_inside_blocks_are_theirs() {
+        let names = |text: &str| -> Vec<String> {
+            let list: ProcedureList = text.parse().unwrap();
+            list.0.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names("bon:4,won:4,sample"), ["bon:4", "won:4", "sample"]);
+        assert_eq!(names("sample,cd-block:k=4,m=16,bon:2")[2], "bon:2");
+        assert!("bon:4,,sample".parse::<ProcedureList>().is_err());
+        assert!("bon:0".parse::<ProcedureList>().is_err());
+        assert!("majority:n=3".parse::<ProcedureList>().is_err());
+    }
+}
