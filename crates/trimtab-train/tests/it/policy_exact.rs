@@ -47,7 +47,9 @@ fn run(
 ) -> TablePolicy {
     let folder = tempfile::tempdir().unwrap();
     let optim = optim(rate);
-    let mut run = RunDir::new(folder.path(), "test").open("policy", &optim, "", 0).unwrap();
+    let mut run = RunDir::new(folder.path(), "test")
+        .open("policy", &optim, "", 0)
+        .unwrap();
     let reference = world.policy(&world.reference_logits()).valid();
     let mut objective = PolicyLoss::new(loss, reference.clone(), 64, Some(goals()));
     let mut judge = PolicyJudge {
@@ -65,7 +67,9 @@ fn run(
     };
     let policy = world.policy(&world.reference_logits());
     let on_event = &mut |_| ControlFlow::Continue(());
-    train(policy, parts, (&optim, epochs), &mut run, on_event).unwrap().module
+    train(policy, parts, (&optim, epochs), &mut run, on_event)
+        .unwrap()
+        .module
 }
 
 /// Draws every response, as often as the policy would.
@@ -80,7 +84,9 @@ impl DrawResponses<TablePolicy> for Enumerated<'_> {
         let responses = self.world.responses.iter().zip(law);
         let of = |(response, prob): (&Vec<u32>, f64)| PolicyResponse {
             reward: (self.score)(response),
-            ..self.world.response(response, 0, prob * self.world.responses.len() as f64)
+            ..self
+                .world
+                .response(response, 0, prob * self.world.responses.len() as f64)
         };
         Ok(responses.map(of).collect())
     }
@@ -153,7 +159,12 @@ fn calibrated(world: &World, response: &[u32]) -> f64 {
         std::cmp::Ordering::Equal => 0.5,
         std::cmp::Ordering::Less => 0.0,
     };
-    world.responses.iter().zip(reference).map(|(other, prob)| prob * win(other)).sum()
+    world
+        .responses
+        .iter()
+        .zip(reference)
+        .map(|(other, prob)| prob * win(other))
+        .sum()
 }
 
 #[test]
@@ -170,17 +181,23 @@ fn the_policy_gradient_finds_the_tilted_reference_for_raw_and_transformed_reward
     ];
     for (name, score, beta) in cases {
         let optimum = world.tilted(score, beta);
-        let mut drawer = Enumerated {
-            world: &world,
-            score,
-        };
+        let mut drawer = Enumerated { world: &world, score };
         let start = world.policy(&world.reference_logits());
-        let policy = on_policy(&world, Box::new(rl(beta)), &mut drawer, Advantage::None, (0.1, 150));
+        let policy = on_policy(
+            &world,
+            Box::new(rl(beta)),
+            &mut drawer,
+            Advantage::None,
+            (0.1, 150),
+        );
         let (before, after) = (
             world.total_variation(&start, &optimum),
             world.total_variation(&policy, &optimum),
         );
-        assert!(before > 0.1 && after < TOLERANCE, "{name}: {before} before, {after} after");
+        assert!(
+            before > 0.1 && after < TOLERANCE,
+            "{name}: {before} before, {after} after"
+        );
     }
 }
 
@@ -207,9 +224,18 @@ fn without_the_kl_the_same_test_fails() {
         world: &world,
         score: &World::reward,
     };
-    let policy = on_policy(&world, Box::new(rl(0.0)), &mut drawer, Advantage::None, (0.1, 150));
+    let policy = on_policy(
+        &world,
+        Box::new(rl(0.0)),
+        &mut drawer,
+        Advantage::None,
+        (0.1, 150),
+    );
     let distance = world.total_variation(&policy, &optimum);
-    assert!(distance > 10.0 * TOLERANCE, "{distance} only: the test above would not see a KL that is missing");
+    assert!(
+        distance > 10.0 * TOLERANCE,
+        "{distance} only: the test above would not see a KL that is missing"
+    );
 }
 
 /// Pairs of independent draws of the reference, with the probability that the first is preferred.
@@ -245,7 +271,10 @@ fn by_reward(chosen: &[u32], rejected: &[u32]) -> f64 {
 fn assert_found(name: &str, world: &World, policy: &TablePolicy, optimum: &[f64]) {
     let before = world.total_variation(&world.policy(&world.reference_logits()), optimum);
     let after = world.total_variation(policy, optimum);
-    assert!(before > 0.1 && after < TOLERANCE, "{name}: {before} before, {after} after");
+    assert!(
+        before > 0.1 && after < TOLERANCE,
+        "{name}: {before} before, {after} after"
+    );
 }
 
 #[test]
@@ -261,7 +290,12 @@ fn dpo_finds_the_tilted_reference_from_preferences_of_bradley_and_terry() {
 #[test]
 fn ipo_finds_the_optimum_of_the_calibrated_reward() {
     let world = World::new();
-    let policy = given(&world, Box::new(Ipo { beta: 0.25 }), pairs(&world, by_reward), (0.1, 250));
+    let policy = given(
+        &world,
+        Box::new(Ipo { beta: 0.25 }),
+        pairs(&world, by_reward),
+        (0.1, 250),
+    );
     let optimum = world.tilted(|response| calibrated(&world, response), 0.25);
     assert_found("ipo", &world, &policy, &optimum);
 }

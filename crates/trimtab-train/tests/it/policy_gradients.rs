@@ -146,7 +146,9 @@ impl TokenLoss for Reversed {
 
     fn derivatives(&self, unit: &[ResponseTokens<'_>]) -> TokenDerivatives {
         let mut out = self.0.derivatives(unit);
-        out.kl.iter_mut().for_each(|derivative| *derivative = -*derivative);
+        out.kl
+            .iter_mut()
+            .for_each(|derivative| *derivative = -*derivative);
         out
     }
 }
@@ -166,7 +168,10 @@ fn without_the_kl_to_go_or_with_the_wrong_sign_it_is_not() {
         let units = units_by_prompt(all_responses(&world, &world.law(&logits)), Advantage::None);
         let (_, gradient) = loss_and_gradient(&world, &logits, loss, units);
         let error = error(&gradient, &expected);
-        assert!(error > 0.02, "{name} is off by {error} only, so the test above would not see it");
+        assert!(
+            error > 0.02,
+            "{name} is off by {error} only, so the test above would not see it"
+        );
     }
 }
 
@@ -321,7 +326,10 @@ fn advantages_are_as_their_papers_say() {
     let check = |rewards: &[f64], kind, expect: &[f64]| {
         let got = advantages(rewards, kind, 0.25);
         let close = got.iter().zip(expect).all(|(a, b)| (a - b).abs() < 1e-12);
-        assert!(close && got.len() == expect.len(), "{kind:?}: {got:?}, expected {expect:?}");
+        assert!(
+            close && got.len() == expect.len(),
+            "{kind:?}: {got:?}, expected {expect:?}"
+        );
     };
     check(&[1.0, 2.0, 6.0], Advantage::None, &[1.0, 2.0, 6.0]);
     check(&[1.0, 2.0, 6.0], Advantage::LeaveOneOut, &[-3.0, -1.5, 4.5]);

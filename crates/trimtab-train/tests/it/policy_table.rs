@@ -68,7 +68,11 @@ impl World {
     /// Logits moved by a wave, so that nothing is at a special place.
     pub(crate) fn moved_logits(&self) -> Vec<f64> {
         let wave = |(at, logit): (usize, f64)| logit + 0.4 * (1.7 * at as f64).sin();
-        self.reference_logits().into_iter().enumerate().map(wave).collect()
+        self.reference_logits()
+            .into_iter()
+            .enumerate()
+            .map(wave)
+            .collect()
     }
 
     pub(crate) fn log_probs_at(&self, logits: &[f64], row: usize) -> Vec<f64> {

@@ -6,6 +6,7 @@ pub(super) mod precision;
 mod reencoding;
 mod round;
 mod steered;
+pub(super) mod train;
 
 /// Median of some measurements; NaN of none.
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,0 +1,482 @@
+//! Whole runs over decoders: resuming, KL goals, reference, counted data, and what comes out in the engine.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use trimtab_base::rng::{Purpose, SampleStream};
+use trimtab_base::{PromptKey, Seed};
+use trimtab_model::load::WeightSource;
+use trimtab_model::presets::{test_tiny, test_tiny_qwen};
+use trimtab_model::synthetic::SyntheticWeights;
+use trimtab_train::decoder::LoraConfig;
+use trimtab_train::policy::objective::numbers_of;
+use trimtab_train::policy::pieces::{Piece, PolicyItem};
+use trimtab_train::policy::{
+    Advantage, Importance, PolicyBase, PolicyData, PolicyDepth, PolicyObjective, PolicyResponse,
+    PolicyRollouts, PolicyTrainConfig, PreferenceTokens, TrainedPolicy, kept_policies, load_kept,
+    train_policy,
+};
+use trimtab_train::{OptimConfig, RunDir, Schedule, TrainError, TrainEvent};
+
+use crate::decoder::engine_output;
+use crate::decoder_training::{load, lora, moved};
+
+const LEN: usize = 4;
+
+fn base() -> PolicyBase {
+    PolicyBase {
+        config: test_tiny(),
+        weights: Arc::new(SyntheticWeights::new(test_tiny(), 7)),
+        sha256: "base".to_owned(),
+    }
+}
+
+/// Draws four responses to each of two prompts with the engine; the reward is the share of low tokens.
+struct Engine {
+    num_draws: usize,
+}
+
+impl Engine {
+    fn new() -> Self {
+        Self { num_draws: 0 }
+    }
+}
+
+fn log_probs(weights: &Arc<dyn WeightSource>, tokens: &[u32]) -> Vec<f64> {
+    let output = engine_output(&test_tiny(), weights, tokens);
+    let row: Vec<f64> = output.logits[output.logits.len() - test_tiny().vocab_len..]
+        .iter()
+        .map(|&logit| f64::from(logit))
+        .collect();
+    let log_sum = row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+    row.iter().map(|logit| logit - log_sum).collect()
+}
+
+fn reward(token_ids: &[u32]) -> f64 {
+    token_ids.iter().filter(|&&id| id < 10).count() as f64 / token_ids.len() as f64
+}
+
+impl PolicyRollouts for Engine {
+    fn rollouts(
+        &mut self,
+        weights: Arc<dyn WeightSource>,
+        step: u64,
+    ) -> Result<Vec<PolicyResponse>, TrainError> {
+        self.num_draws += 1;
+        let mut responses = Vec::new();
+        for idx in 0..8_u64 {
+            let coins = SampleStream::new(Seed(step), PromptKey(idx), 0, Purpose::Training);
+            let prompt = vec![3, 4 + (idx / 4) as u32];
+            let (mut token_ids, mut sampler_log_probs) = (Vec::new(), Vec::new());
+            for at in 0..LEN {
+                let law = log_probs(&weights, &[&prompt[..], &token_ids].concat());
+                let mut coin = coins.uniform(at as u64);
+                let drawn = law.iter().position(|log_prob| {
+                    coin -= log_prob.exp();
+                    coin < 0.0
+                });
+                let token = drawn.unwrap_or(law.len() - 1);
+                token_ids.push(token as u32);
+                sampler_log_probs.push(law[token] as f32);
+            }
+            responses.push(PolicyResponse {
+                key: idx / 4,
+                prompt_token_ids: prompt,
+                reward: reward(&token_ids),
+                token_ids,
+                sampler_log_probs,
+                weight: 1.0,
+            });
+        }
+        // One that cannot be learned from.
+        responses.push(PolicyResponse {
+            prompt_token_ids: vec![3],
+            weight: 1.0,
+            ..PolicyResponse::default()
+        });
+        Ok(responses)
+    }
+}
+
+fn rl(beta: f64) -> PolicyObjective {
+    PolicyObjective::Rl {
+        beta,
+        advantage: Advantage::LeaveOneOut,
+        clip: Some(0.2),
+        importance: Importance::default(),
+    }
+}
+
+fn config() -> PolicyTrainConfig {
+    PolicyTrainConfig {
+        objective: rl(0.1),
+        lora: LoraConfig {
+            rank: 2,
+            alpha: 4.0,
+            ..LoraConfig::default()
+        },
+        epochs: 6,
+        steps_per_round: 2,
+        passes_per_round: 2,
+        optim: OptimConfig {
+            batch_len: 20,
+            learning_rate: 0.01,
+            weight_decay: 0.0,
+            schedule: Schedule::Constant,
+            eval_every_steps: Some(5),
+            ..OptimConfig::default()
+        },
+        logit_rows: 5,
+        ..PolicyTrainConfig::default()
+    }
+}
+
+fn on_policy(
+    config: &PolicyTrainConfig,
+    dir: &Path,
+    stop_after: Option<u64>,
+) -> Result<TrainedPolicy, TrainError> {
+    let on_event = &mut |event| match event {
+        TrainEvent::Step { step, .. } if Some(step) == stop_after => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let data = PolicyData::OnPolicy(&mut Engine::new());
+    train_policy(config, &base(), data, &RunDir::new(dir, "test"), on_event)
+}
+
+fn adapters(policy: &TrainedPolicy) -> Vec<(String, Vec<f32>)> {
+    trimtab_train::trainer::params_of(&policy.decoder)
+        .into_iter()
+        .map(|(path, data)| (path, data.iter::<f32>().collect()))
+        .collect()
+}
+
+#[test]
+fn an_on_policy_run_that_stops_within_a_round_ends_in_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let config = PolicyTrainConfig {
+        keep_at_kl_nats: vec![0.02, 1e6],
+        ..config()
+    };
+    let expected = on_policy(&config, &whole, None).unwrap();
+    for stop_after in [3, 6, 16] {
+        let stopped = on_policy(&config, &broken, Some(stop_after));
+        assert!(matches!(stopped, Err(TrainError::Stopped { step }) if step == stop_after));
+    }
+    let resumed = on_policy(&config, &broken, None).unwrap();
+    assert_eq!(adapters(&resumed), adapters(&expected));
+    assert_eq!(resumed.step, 24);
+    assert_eq!(expected.kept.len(), 1, "{:?}", expected.kept);
+    for file in [
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints/last.safetensors",
+        "checkpoints/kept/kl-0.02.safetensors",
+    ] {
+        let read = |dir: &Path| fs::read(dir.join(file)).unwrap();
+        assert!(read(&whole) == read(&broken), "{file} differs");
+    }
+    let metrics = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    for name in [
+        "reward",
+        "kl_nats",
+        "entropy_nats",
+        "response_len",
+        "repetition",
+        "clip_share",
+        "importance_ratio",
+    ] {
+        assert!(
+            metrics.lines().next().unwrap().contains(&format!("\"{name}\"")),
+            "{name}"
+        );
+    }
+    // One empty response in each of six rounds.
+    assert_eq!(expected.skipped.get("empty response"), Some(&6));
+}
+
+#[test]
+fn the_policy_moves_towards_its_reward_and_starts_at_its_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = PolicyTrainConfig {
+        epochs: 30,
+        steps_per_round: 1,
+        passes_per_round: 1,
+        ..config()
+    };
+    let policy = on_policy(&config, folder.path(), None).unwrap();
+    let metrics = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> = metrics
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|row: &serde_json::Value| row["kind"] == "train")
+        .collect();
+    let mean = |rows: &[serde_json::Value], name: &str| {
+        rows.iter().map(|row| row[name].as_f64().unwrap()).sum::<f64>() / rows.len() as f64
+    };
+    // Adapters begin at zero, and the sampler is the policy itself in another program.
+    assert!(rows[0]["kl_nats"].as_f64().unwrap() < 1e-9);
+    assert!((rows[0]["importance_ratio"].as_f64().unwrap() - 1.0).abs() < 1e-4);
+    let (before, after) = (mean(&rows[..5], "reward"), mean(&rows[25..], "reward"));
+    assert!(after > before + 0.2, "reward {before} before, {after} after");
+    assert!(mean(&rows[25..], "kl_nats") > 0.1);
+    // What comes out is what the engine runs.
+    let weights = policy.weights();
+    let drawn = Engine::new().rollouts(weights, 1000).unwrap();
+    let drawn: Vec<f64> = drawn
+        .iter()
+        .filter(|r| !r.token_ids.is_empty())
+        .map(|r| r.reward)
+        .collect();
+    assert!(drawn.iter().sum::<f64>() / drawn.len() as f64 > before);
+}
+
+#[test]
+fn a_kl_that_is_reached_ends_the_run_and_one_that_explodes_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stopped, exploded) = (folder.path().join("stopped"), folder.path().join("exploded"));
+    let mut config = PolicyTrainConfig {
+        epochs: 40,
+        steps_per_round: 1,
+        passes_per_round: 1,
+        kl_stop_nats: Some(0.1),
+        keep_at_kl_nats: vec![0.05],
+        ..config()
+    };
+    let policy = on_policy(&config, &stopped, None).unwrap();
+    let cause = policy.stopped.clone().unwrap();
+    assert!(cause.contains("kl_stop_nats = 0.1"), "{cause}");
+    assert!(policy.step > 1 && policy.step < 40, "{} steps", policy.step);
+    let kept = kept_policies(&stopped).unwrap();
+    assert!(kept.len() == 1 && kept[0].kl_nats >= 0.05 && kept[0].step <= policy.step);
+    let loaded = load_kept(&config, &base(), &kept[0].path).unwrap();
+    assert_eq!(log_probs(&loaded, &[3, 4]).len(), 40);
+    // A finished run is not gone on with.
+    let again = on_policy(&config, &stopped, None).unwrap();
+    assert_eq!(
+        (again.step, again.stopped.clone()),
+        (policy.step, policy.stopped.clone())
+    );
+    assert_eq!(adapters(&again), adapters(&policy));
+
+    config.kl_stop_nats = None;
+    config.kl_limit_nats = 0.1;
+    let error = on_policy(&config, &exploded, None)
+        .map(|policy| policy.step)
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{text}");
+    assert!(
+        text.contains("kl_limit_nats") && text.contains("checkpoint"),
+        "{text}"
+    );
+}
+
+fn given(objective: PolicyObjective, depth: PolicyDepth) -> PolicyTrainConfig {
+    PolicyTrainConfig {
+        objective,
+        depth,
+        epochs: 3,
+        responses_per_step: 8,
+        ..config()
+    }
+}
+
+#[test]
+fn every_method_lowers_its_own_loss_at_every_depth() {
+    let responses: Vec<PolicyResponse> = (0..6)
+        .flat_map(|step| {
+            let mut drawn = Engine::new().rollouts(base().weights, step).unwrap();
+            for response in &mut drawn {
+                response.key += 10 * step;
+            }
+            drawn
+        })
+        .collect();
+    let objectives = [
+        rl(0.1),
+        PolicyObjective::Dpo { beta: 0.1 },
+        PolicyObjective::Ipo { beta: 0.1 },
+        PolicyObjective::Sft { num_candidates: 4 },
+        PolicyObjective::BonBon {
+            num_candidates: 4,
+            alpha: 0.1,
+        },
+    ];
+    for objective in objectives {
+        for depth in [PolicyDepth::Lora, PolicyDepth::Full] {
+            let folder = tempfile::tempdir().unwrap();
+            let config = given(objective.clone(), depth);
+            let mut losses = Vec::new();
+            let on_event = &mut |event| {
+                if let TrainEvent::Step { loss, .. } = event {
+                    losses.push(loss);
+                }
+                ControlFlow::Continue(())
+            };
+            let mut probe = Engine::new();
+            let data = PolicyData::Responses {
+                responses: &responses,
+                probe: Some(&mut probe),
+            };
+            let policy =
+                train_policy(&config, &base(), data, &RunDir::new(folder.path(), "t"), on_event).unwrap();
+            let half = losses.len() / 2;
+            let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+            let (before, after) = (mean(&losses[..half]), mean(&losses[half..]));
+            // The value of `rl` is made of rewards, which are given here.
+            let is_constant = matches!(objective, PolicyObjective::Rl { .. });
+            assert!(
+                is_constant || after < before,
+                "{objective:?} {depth:?}: {losses:?}"
+            );
+            assert!(policy.metrics["kl_nats"] > 0.0 && policy.metrics.contains_key("held_out_loss"));
+            assert!(probe.num_draws >= 1);
+            // Nothing is dropped without being counted.
+            assert!(policy.skipped["empty response"] >= 6, "{:?}", policy.skipped);
+        }
+    }
+}
+
+#[test]
+fn data_that_cannot_be_learned_from_is_counted_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = |chosen: &[u32], rejected: &[u32]| PreferenceTokens {
+        key: 1,
+        prompt_token_ids: vec![3],
+        chosen: chosen.to_vec(),
+        rejected: rejected.to_vec(),
+        weight: 1.0,
+    };
+    let pairs = [
+        pair(&[1, 2], &[5]),
+        pair(&[1], &[1]),
+        pair(&[], &[2]),
+        pair(&[9], &[8]),
+    ];
+    let train = |objective: PolicyObjective, data: PolicyData<'_>, name: &str| {
+        let config = PolicyTrainConfig {
+            eval_fraction: 0.0,
+            ..given(objective, PolicyDepth::Lora)
+        };
+        let run_dir = RunDir::new(folder.path().join(name), "test");
+        train_policy(&config, &base(), data, &run_dir, &mut |_| {
+            ControlFlow::Continue(())
+        })
+    };
+    let of_pairs = || PolicyData::Preferences {
+        pairs: &pairs,
+        probe: None,
+    };
+    let policy = train(PolicyObjective::Dpo { beta: 0.1 }, of_pairs(), "counted").unwrap();
+    let skipped: Vec<(&str, u64)> = policy.skipped.into_iter().collect();
+    assert_eq!(skipped, [("empty response", 1), ("pair of identical sides", 1)]);
+
+    let check = |objective: PolicyObjective, data: PolicyData<'_>, expect: &str| {
+        let error = train(objective, data, "refused")
+            .map(|policy| policy.step)
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(expect), "{text:?} does not say {expect:?}");
+    };
+    check(rl(0.1), of_pairs(), "not from pairs");
+    let mut engine = Engine::new();
+    check(
+        PolicyObjective::Dpo { beta: 0.1 },
+        PolicyData::OnPolicy(&mut engine),
+        "only the objective rl",
+    );
+    let good = || PolicyResponse {
+        prompt_token_ids: vec![1],
+        token_ids: vec![2],
+        weight: 1.0,
+        ..PolicyResponse::default()
+    };
+    let bad: [(PolicyResponse, &str); 4] = [
+        (
+            PolicyResponse {
+                reward: f64::NAN,
+                ..good()
+            },
+            "reward NaN",
+        ),
+        (
+            PolicyResponse {
+                token_ids: vec![40],
+                ..good()
+            },
+            "outside the vocabulary of 40",
+        ),
+        (
+            PolicyResponse {
+                sampler_log_probs: vec![-1.0, -1.0],
+                ..good()
+            },
+            "2 log-probs of the sampler, expected 1",
+        ),
+        (
+            PolicyResponse {
+                token_ids: vec![2; 300],
+                ..good()
+            },
+            "longer than the context",
+        ),
+    ];
+    for (response, expect) in bad {
+        let data = PolicyData::Responses {
+            responses: &[response],
+            probe: None,
+        };
+        check(PolicyObjective::Sft { num_candidates: 1 }, data, expect);
+    }
+}
+
+#[test]
+fn the_reference_of_adapters_is_the_base_and_its_kl_is_exact() {
+    for config in [test_tiny(), test_tiny_qwen()] {
+        let weights = SyntheticWeights::new(config.clone(), 7);
+        let policy = moved(load(&config, &weights, lora())).valid();
+        let reference = policy.without_adapters();
+        assert_eq!(reference.num_params(), 0);
+        let item = PolicyItem {
+            prompt_token_ids: vec![3, 14],
+            token_ids: vec![15, 9, 26],
+            ..PolicyItem::default()
+        };
+        let piece = Piece::new(vec![vec![item]]);
+        let numbers = numbers_of(&policy, &reference, &piece, 2);
+        let trained: Arc<dyn WeightSource> =
+            Arc::new(policy.trained_weights(Arc::new(SyntheticWeights::new(config.clone(), 7))));
+        let base: Arc<dyn WeightSource> = Arc::new(SyntheticWeights::new(config.clone(), 7));
+        let law = |weights: &Arc<dyn WeightSource>, tokens: &[u32]| {
+            let output = engine_output(&config, weights, tokens);
+            let row: Vec<f64> = output.logits[output.logits.len() - config.vocab_len..]
+                .iter()
+                .map(|&logit| f64::from(logit))
+                .collect();
+            let log_sum = row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+            row.into_iter().map(|logit| logit - log_sum).collect::<Vec<f64>>()
+        };
+        let sequence = [3, 14, 15, 9, 26];
+        for at in 0..3 {
+            let (own, other) = (
+                law(&trained, &sequence[..2 + at]),
+                law(&base, &sequence[..2 + at]),
+            );
+            let kl: f64 = own.iter().zip(&other).map(|(p, q)| p.exp() * (p - q)).sum();
+            let token = sequence[2 + at] as usize;
+            assert!(kl > 1e-3, "adapters changed nothing");
+            assert!(
+                (numbers.kl_nats[at] - kl).abs() < 1e-3 * kl,
+                "{} and {kl}",
+                numbers.kl_nats[at]
+            );
+            assert!((numbers.log_probs[at] - own[token]).abs() < 1e-4);
+            assert!((numbers.reference_log_probs[at] - other[token]).abs() < 1e-4);
+        }
+    }
+}
