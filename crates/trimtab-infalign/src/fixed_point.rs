@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub(crate) use self::anderson::Anderson;
 use crate::error::InfalignError;
-use crate::panels::Panels;
+use crate::panels::{Panels, unresolved};
 use crate::procedure::{PreparedProcedure, Procedure};
 
 /// Panels of fixed points: halving down to 2^-40 at both ends, 24 between, more for many candidates, whose powers are steep.
@@ -210,7 +210,7 @@ impl Equation {
             num_iterations,
             residual_nats: changes.fold(0.0, f64::max) / self.beta,
             gap: self.beta * integrals[integrals.len() - 1].max(0.0),
-            truncation_nats: self.panels.unresolved(&values) / self.beta,
+            truncation_nats: unresolved(&values) / self.beta,
         };
         FixedPoint {
             panels: self.panels,

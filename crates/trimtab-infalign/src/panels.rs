@@ -161,11 +161,12 @@ impl Panels {
         let x = ((u - from) - (to - u)) / (to - from);
         interpolate(&values[panel * NUM_POINTS..(panel + 1) * NUM_POINTS], x)
     }
+}
 
-    /// Greatest part of a panel's values that its last three coefficients hold: how far from resolved it is.
-    pub(crate) fn unresolved(&self, values: &[f64]) -> f64 {
-        values.chunks_exact(NUM_POINTS).map(tail).fold(0.0, f64::max)
-    }
+/// Greatest part of a panel's values, given at all points, that its last three coefficients hold: how far from resolved
+/// it is.
+pub(crate) fn unresolved(values: &[f64]) -> f64 {
+    values.chunks_exact(NUM_POINTS).map(tail).fold(0.0, f64::max)
 }
 
 /// Integrals from the left end of a panel of this width to each of its points.
@@ -262,7 +263,7 @@ mod tests {
                 "integral at {u}"
             );
         }
-        assert!(panels.unresolved(&values) < 1e-9);
+        assert!(unresolved(&values) < 1e-9);
     }
 
     #[test]

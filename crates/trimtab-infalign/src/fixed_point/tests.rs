@@ -67,7 +67,7 @@ fn certificates_hold_from_small_to_large_kl() {
     check("won_fp:128", &[0.05]);
 }
 
-/// The objective W - beta KL of bon_fp is not passed by any other policy of the family, and by no perturbation.
+/// The objective W - beta KL of `bon_fp` is not passed by any other policy of the family, and by no perturbation.
 #[test]
 fn no_other_policy_has_a_greater_objective() {
     let procedure: Procedure = "bon:4".parse().unwrap();

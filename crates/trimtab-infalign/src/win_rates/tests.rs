@@ -107,8 +107,8 @@ fn log_wins_the_same_under_every_best_of_n() {
     }
 }
 
-/// The identity's standard win rate is E_f[u] = 1 / (1 - e^(-1/b)) - b; rewind's and worst-of-2's have closed forms for
-/// f = 2u: F = u^2.
+/// The identity's standard win rate is `E_f[u] = 1 / (1 - e^(-1/b)) - b`; rewind's and worst-of-2's have closed forms for
+/// `f = 2u`, `F = u^2`.
 #[test]
 fn closed_forms_of_simple_policies() {
     for beta in [0.01, 0.377, 5.0] {
