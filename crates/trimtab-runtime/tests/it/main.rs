@@ -8,5 +8,6 @@ mod asked;
 mod golden;
 mod jobs;
 mod prefix_features;
+mod response_kl;
 mod text_judge;
 mod tiny_model;
