@@ -1,0 +1,150 @@
+//! `trimtab analyze design`: the transform to train with for a procedure. Knows how the answer is shown.
+
+use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use trimtab_eval::{WinRateLine, WinRateLines};
+use trimtab_infalign::{Analysis, Design, design, design_by};
+
+use super::infalign::beta;
+use super::procedure::AnyProcedure;
+use crate::Verdict;
+use crate::args::AnalyzeDesignArgs;
+use crate::output;
+
+/// The content of `--json`.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    procedure: String,
+    #[serde(flatten)]
+    design: &'a Design,
+}
+
+pub(crate) fn run(args: &AnalyzeDesignArgs) -> Result<Verdict> {
+    let procedure = AnyProcedure::read(&args.procedure)?;
+    let num_points = u32::try_from(args.points).context("--points")?;
+    let found = match &procedure {
+        AnyProcedure::Formula(formula) => design(formula, args.kl_max, num_points),
+        AnyProcedure::Simulation(_) => {
+            let by_simulation = |policy: &_| {
+                procedure
+                    .analyze(policy, args.simulation)
+                    .map(|(analysis, _)| analysis)
+            };
+            design_by(&by_simulation, None, args.kl_max, num_points)
+        }
+    }
+    .with_context(|| format!("{} within --kl-max {}", procedure.name(), args.kl_max))?;
+    if let Some(path) = &args.out {
+        figure(&procedure.name(), &found).write(path)?;
+    }
+    if args.json {
+        output::json(&Answer {
+            procedure: procedure.name(),
+            design: &found,
+        })?;
+    } else {
+        output::line(&table(&found))?;
+        output::line(&advice(&procedure.name(), &found))?;
+        if let Some(path) = &args.out {
+            output::line(&format!("Figure: {}", path.display()))?;
+        }
+    }
+    Ok(Verdict::Ok)
+}
+
+/// What a transform is to the answer.
+fn role(found: &Design, transform: &str) -> String {
+    let is = |point: &Analysis| point.transform.to_string() == transform;
+    if is(&found.recommended) {
+        "recommended".to_owned()
+    } else if found.fixed_point.as_ref().is_some_and(is) {
+        if transform.starts_with("bon") {
+            "the most that any policy can reach".to_owned()
+        } else {
+            "stationary among all policies".to_owned()
+        }
+    } else if is(&found.identity) {
+        "what training for the standard win rate gets".to_owned()
+    } else {
+        String::new()
+    }
+}
+
+fn table(found: &Design) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["transform", "beta", "win rate", "standard", ""]);
+    for point in found.lines.iter().filter_map(|line| line.points.last()) {
+        let name = point.transform.to_string();
+        table.add_row([
+            name.clone(),
+            beta(point.beta),
+            format!("{:.4}", point.win_rate),
+            format!("{:.4}", point.standard_win_rate),
+            role(found, &name),
+        ]);
+    }
+    for column in 1..4 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.to_string()
+}
+
+/// What to do, and what it buys.
+fn advice(procedure: &str, found: &Design) -> String {
+    let (best, plain) = (&found.recommended, &found.identity);
+    let mut advice = format!(
+        "\nFor {procedure} within {} nats: train with transform = \"{}\" and beta = {}.",
+        found.kl_max_nats,
+        best.transform,
+        beta(best.beta)
+    );
+    if best.transform != plain.transform {
+        advice += &format!(
+            "\nIt wins {:.1}% under {procedure} where identity wins {:.1}%",
+            100.0 * best.win_rate,
+            100.0 * plain.win_rate
+        );
+        if let Some(kl_nats) = found.kl_nats_for_identity_win_rate {
+            advice += &format!(", and reaches identity's at {kl_nats:.3} nats");
+        }
+        advice.push('.');
+    }
+    if let Some(optimum) = &found.fixed_point {
+        advice += &format!(
+            "\n{} gets {:.1}%; its transform depends on beta.",
+            optimum.transform,
+            100.0 * optimum.win_rate
+        );
+    }
+    advice
+}
+
+fn figure(procedure: &str, found: &Design) -> WinRateLines {
+    let lines = found.lines.iter().map(|line| {
+        let label = line.transform.to_string();
+        WinRateLine {
+            note: role(found, &label),
+            points: line
+                .points
+                .iter()
+                .map(|point| (point.kl_nats, point.win_rate))
+                .collect(),
+            label,
+        }
+    });
+    WinRateLines {
+        title: format!("What a transform buys under {procedure}"),
+        lead: format!(
+            "{procedure} is applied to the policy and to the reference, on the idealised continuous model; the policy was \
+             trained on a transform of the calibrated reward, and its KL is before the procedure.{}",
+            advice(procedure, found).replace('\n', " ")
+        ),
+        y_label: format!("win rate under {procedure}"),
+        lines: lines.collect(),
+    }
+}
