@@ -4,6 +4,7 @@
     reason = "a failed unwrap is a failed test, in helper functions too"
 )]
 
+mod analyze;
 mod bad_input;
 mod frontier;
 mod generate;
