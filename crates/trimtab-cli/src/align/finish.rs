@@ -58,12 +58,7 @@ impl Finish<'_> {
                 step: policy.step,
             });
         }
-        let finite: BTreeMap<String, f64> = trained
-            .metrics
-            .iter()
-            .filter(|(_, value)| value.is_finite())
-            .map(|(name, &value)| (name.clone(), value))
-            .collect();
+        let finite = self.last_metrics(trained)?;
         let reached = Reached {
             step: trained.step,
             kl_nats: finite.get("kl_nats").copied(),
@@ -77,6 +72,17 @@ impl Finish<'_> {
             kept,
             watched,
         })
+    }
+
+    /// The last numbers; of a run that was over before they stand in the card that it left.
+    fn last_metrics(&self, trained: &TrainedPolicy) -> Result<BTreeMap<String, f64>> {
+        let finite = trained.metrics.iter().filter(|(_, value)| value.is_finite());
+        let finite: BTreeMap<String, f64> = finite.map(|(name, &value)| (name.clone(), value)).collect();
+        if !finite.is_empty() {
+            return Ok(finite);
+        }
+        let card = PolicyCard::read(self.out)?.filter(|card| card.step == trained.step);
+        Ok(card.map(|card| card.metrics).unwrap_or_default())
     }
 
     fn write(&self, weights: &dyn WeightSource, folder: &Path, reached: &Reached<'_>) -> Result<PolicyCard> {

@@ -4,12 +4,14 @@
     reason = "a failed unwrap is a failed test, in helper functions too"
 )]
 
+mod align;
 mod analyze;
 mod bad_input;
 mod frontier;
 mod generate;
 mod harness;
 mod models;
+mod rewards;
 mod rollout;
 mod steered_frontier;
 mod train;

@@ -1,0 +1,545 @@
+//! `calibrate`, `export rewards`, `train align` and `eval winrate`, end to end on a model of random weights.
+
+use serde_json::Value;
+
+use crate::harness::World;
+
+const PROMPTS: &str =
+    "hello\nthe quick brown fox\nzebra\none two three\ngood morning\nabc\nwhat is it\nwhy not\n";
+
+/// A world with prompts and a calibration of eight samples each, by keywords: a reward with many ties.
+fn calibrated(reward: &str) -> (World, Value) {
+    let world = World::new();
+    world.write("prompts.txt", PROMPTS);
+    let summary = calibrate(&world, reward, "8", &["--json"]);
+    let summary = serde_json::from_str(&summary).unwrap();
+    (world, summary)
+}
+
+fn calibrate(world: &World, reward: &str, per_prompt: &str, more: &[&str]) -> String {
+    let model = world.model();
+    let mut args = vec![
+        "calibrate",
+        "--model",
+        &model,
+        "--reward",
+        reward,
+        "--prompts",
+        "prompts.txt",
+        "--per-prompt",
+        per_prompt,
+        "-n",
+        "10",
+        "--out",
+        "cal",
+    ];
+    args.extend_from_slice(more);
+    world.ok(&args)
+}
+
+#[test]
+fn calibration_says_its_error_and_is_drawn_once() {
+    let (world, summary) = calibrated("length");
+    assert_eq!(
+        (&summary["prompts"], &summary["per_prompt"], &summary["samples"]),
+        (&8.into(), &8.into(), &64.into())
+    );
+    // sqrt(1 / (6 K)) without ties, less with them.
+    let without_ties = summary["estimator_rmse_without_ties"].as_f64().unwrap();
+    assert!((without_ties - (1.0 / 48.0_f64).sqrt()).abs() < 1e-12);
+    let rmse = summary["estimator_rmse"].as_f64().unwrap();
+    assert!(rmse > 0.0 && rmse < 0.18, "{rmse}");
+    assert!(world.path("cal/calibration.json").is_file());
+    let before = std::fs::read(world.path("cal/calibration.json")).unwrap();
+    let again = calibrate(&world, "length", "8", &["--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), summary);
+    assert_eq!(std::fs::read(world.path("cal/calibration.json")).unwrap(), before);
+    world.fails(
+        &[
+            "calibrate",
+            "--model",
+            &world.model(),
+            "--reward",
+            "length",
+            "--prompts",
+            "prompts.txt",
+            "--per-prompt",
+            "9",
+            "-n",
+            "10",
+            "--out",
+            "cal",
+        ],
+        &["another run", "per_prompt: 8 there, 9 here"],
+    );
+}
+
+#[test]
+fn degenerate_prompts_are_counted_and_named() {
+    // No response of ten tokens holds this word, so that all have the reward 0.
+    let (world, summary) = calibrated("keywords:supercalifragilistic");
+    assert_eq!(summary["degenerate_prompts"], 8);
+    assert_eq!(
+        (&summary["tied_pairs"], &summary["degenerate"][0]["reward"]),
+        (&1.0.into(), &0.0.into())
+    );
+    let text = calibrate(&world, "keywords:supercalifragilistic", "8", &[]);
+    assert!(
+        text.contains("8 of 8 prompts are degenerate") && text.contains("\"zebra\""),
+        "{text}"
+    );
+    let csv = world.ok(&["export", "rewards", "cal", "--for", "csv"]);
+    // Responses may have lines of their own; each row ends so.
+    assert_eq!(csv.matches("\",0,0.5,0.5\n").count(), 64, "{csv}");
+}
+
+#[test]
+fn exports_are_rows_that_other_trainers_read() {
+    let (world, _) = calibrated("length");
+    let lines = |trainer: &str, transform: &str| -> Vec<String> {
+        let text = world.ok(&[
+            "export",
+            "rewards",
+            "cal",
+            "--transform",
+            transform,
+            "--for",
+            trainer,
+        ]);
+        text.lines().map(str::to_owned).collect()
+    };
+    let trl = lines("trl", "exp:10");
+    assert_eq!(trl.len(), 64);
+    for line in &trl {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let u = row["calibrated_reward"].as_f64().unwrap();
+        let expect = (10.0 * (u - 1.0)).exp();
+        assert!((row["transformed_reward"].as_f64().unwrap() - expect).abs() < 1e-12);
+        assert_eq!(row["reference_rewards"].as_array().unwrap().len(), 8);
+        // The share of the seven others that it beats.
+        let reward = row["reward"].as_f64().unwrap();
+        let others = row["reference_rewards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| r.as_f64().unwrap());
+        let beaten: f64 = others
+            .map(|other| {
+                if other < reward {
+                    1.0
+                } else if other == reward {
+                    0.5
+                } else {
+                    0.0
+                }
+            })
+            .sum();
+        assert!((u - (beaten - 0.5) / 7.0).abs() < 1e-12);
+    }
+    // A model without a template was asked in texts; chat was not asked for, so the prompt is one message.
+    let row: Value = serde_json::from_str(&trl[0]).unwrap();
+    assert_eq!(row["prompt"][0]["content"], "hello");
+    let verl: Value = serde_json::from_str(&lines("verl", "identity")[9]).unwrap();
+    assert_eq!(
+        (&verl["extra_info"]["index"], &verl["extra_info"]["prompt"]),
+        (&9.into(), &1.into())
+    );
+    let csv = lines("csv", "log");
+    assert!(csv.len() >= 65, "responses may have lines of their own");
+    assert!(csv[0].starts_with("prompt_idx,sample_idx,prompt,response,reward"));
+    world.ok(&["export", "rewards", "cal", "--for", "csv", "--out", "rows.csv"]);
+    assert!(world.path("rows.csv").is_file() && !world.path("rows.part").exists());
+    world.fails(
+        &["export", "rewards", "cal", "--transform", "exp:0", "--for", "csv"],
+        &["-500 to 500"],
+    );
+    world.fails(
+        &[
+            "export",
+            "rewards",
+            "cal",
+            "--transform",
+            "bon_fp:4",
+            "--for",
+            "csv",
+        ],
+        &["--beta"],
+    );
+    world.fails(
+        &["export", "rewards", "cal", "--reward", "json", "--for", "csv"],
+        &["no reward \"json\"", "length"],
+    );
+    world.fails(&["export", "rewards", "nowhere", "--for", "csv"], &["nowhere"]);
+}
+
+#[test]
+fn a_learned_quantile_is_compared_with_the_empirical_one() {
+    let (world, _) = calibrated("regex:[a-z]");
+    let summary: Value = serde_json::from_str(&calibrate(
+        &world,
+        "regex:[a-z]",
+        "8",
+        &["--learn", "quantile", "--json"],
+    ))
+    .unwrap();
+    let learned = &summary["learned"];
+    assert_eq!(learned["held_out_prompts"], 1);
+    assert_eq!(learned["train_prompts"], 7);
+    assert!(learned["rmse"].as_f64().unwrap() < 0.6, "{learned}");
+    let ends = learned["rmse_of_one_half"].as_f64().unwrap();
+    assert!(ends > 0.1 && ends <= 0.5, "{learned}");
+    // It is a reward like any other.
+    let model = world.model();
+    let answer = world.json(&[
+        "generate",
+        "hello",
+        "-m",
+        &model,
+        "-n",
+        "6",
+        "--decode",
+        "bon:2",
+        "--reward",
+        "head:quantile",
+        "--json",
+    ]);
+    let reward = answer["candidates"][0]["reward"].as_f64().unwrap();
+    assert!(reward < 0.0, "the log of a quantile: {reward}");
+}
+
+/// A configuration with few steps.
+fn align_config(world: &World, name: &str, lines: &str, train: &str) -> String {
+    let text = format!(
+        "model = {:?}\nprompts = \"prompts.txt\"\nreward = \"length\"\nmax_new_tokens = 10\n{lines}\n\
+         [calibration]\nfolder = \"cal\"\nper_prompt = 8\n[rollouts]\nprompts_per_round = 4\nper_prompt = 4\n\
+         [samples]\nper_prompt = 2\n[train]\nepochs = 2\ndepth = \"full\"\n{train}\n",
+        world.model()
+    );
+    world.write(name, &text).display().to_string()
+}
+
+#[test]
+fn a_policy_is_trained_resumed_and_opened() {
+    let (world, calibration) = calibrated("length");
+    let train = "optim = { learning_rate = 1e-3, batch_len = 256 }\nkeep_at_kl_nats = [1e-9]";
+    let config = align_config(
+        &world,
+        "ctrl.toml",
+        "procedure = \"bon:4\"\ntransform = \"exp:10\"\nwatch = [\"keywords:e\"]\nbeta = [0.2]",
+        train,
+    );
+    let report = world.json(&["train", "align", &config, "--json"]);
+    let run = &report["runs"][0];
+    let card = &run["card"];
+    assert_eq!(
+        (
+            &card["transform"],
+            &card["procedure"],
+            &card["objective"],
+            &card["beta"]
+        ),
+        (&"exp:10".into(), &"bon:4".into(), &"rl".into(), &0.2.into())
+    );
+    assert_eq!(card["calibration_sha256"], calibration["content_sha256"]);
+    assert_eq!(card["base"]["sha256"], calibration["model_sha256"]);
+    assert_ne!(card["weights_sha256"], card["base"]["sha256"]);
+    assert!(
+        run["watched"][0]["watch"]["keywords:e"]["mean"].is_number(),
+        "{run}"
+    );
+    assert_eq!(run["watched"][0]["step"], 0);
+    assert!(run["watched"][0]["calibrated_reward"].as_f64().unwrap() > 0.2);
+
+    // Again: nothing is drawn or trained anew.
+    let weights = |folder: &str| std::fs::read(world.path(folder).join("model.bin")).unwrap();
+    let before = weights("ctrl");
+    assert_eq!(world.json(&["train", "align", &config, "--json"]), report);
+    assert_eq!(weights("ctrl"), before);
+
+    // The same seed elsewhere gives the same policy, another seed another one.
+    world.ok(&["train", "align", &config, "--out", "same", "--seed", "0"]);
+    assert_eq!(weights("same"), before);
+    world.ok(&["train", "align", &config, "--out", "other", "--seed", "1"]);
+    assert_ne!(weights("other"), before);
+
+    // Its folder is a model, and so are those of weights kept on the way.
+    let answer = world.json(&["generate", "hello", "--model", "ctrl", "-n", "5", "--json"]);
+    assert_eq!(answer["model_sha256"], card["weights_sha256"]);
+    let kept = run["kept"][0]["policy"].as_str().unwrap();
+    world.ok(&["generate", "hello", "--model", kept, "-n", "5"]);
+}
+
+#[test]
+fn betas_are_runs_and_objectives_are_values() {
+    let (world, _) = calibrated("length");
+    let train = "optim = { learning_rate = 1e-3, batch_len = 256 }";
+    let sweep = align_config(
+        &world,
+        "sweep.toml",
+        "transform = \"raw\"\nbeta = [0.05, 0.5]",
+        train,
+    );
+    let report = world.json(&["train", "align", &sweep, "--json"]);
+    assert_eq!(report["runs"].as_array().unwrap().len(), 2);
+    assert_eq!(report["runs"][1]["card"]["beta"], 0.5);
+    assert_eq!(report["runs"][1]["card"]["transform"], "raw");
+    assert!(world.path("sweep/beta_0.05/policy_card.json").is_file());
+    for (objective, more) in [
+        ("dpo", "beta = [0.1]"),
+        ("ipo", "beta = [0.1]"),
+        ("sft", "procedure = \"bon:4\""),
+        ("bonbon", "procedure = \"bon:4\""),
+    ] {
+        let config = align_config(
+            &world,
+            &format!("{objective}.toml"),
+            &format!("objective = {objective:?}\n{more}"),
+            train,
+        );
+        let report = world.json(&["train", "align", &config, "--json"]);
+        assert_eq!(report["runs"][0]["card"]["objective"], objective);
+        world.ok(&["generate", "hello", "--model", objective, "-n", "3"]);
+    }
+}
+
+#[test]
+fn win_rates_are_of_both_sides_under_one_procedure() {
+    let (world, _) = calibrated("length");
+    let train = "optim = { learning_rate = 3e-3, batch_len = 256 }";
+    let config = align_config(&world, "p.toml", "transform = \"raw\"\nbeta = [0.01]", train);
+    world.ok(&["train", "align", &config]);
+    let model = world.model();
+    let args = |policy: &'static [&'static str], more: &'static [&'static str]| -> Vec<String> {
+        let mut args: Vec<&str> = vec!["eval", "winrate", "--policy"];
+        args.extend_from_slice(policy);
+        args.extend([
+            "--reference",
+            &model,
+            "--procedure",
+            "bon:4,won:4,sample",
+            "--reward",
+            "length",
+        ]);
+        args.extend([
+            "--prompts",
+            "prompts.txt",
+            "--per-prompt",
+            "6",
+            "-n",
+            "10",
+            "--json",
+        ]);
+        args.extend_from_slice(more);
+        args.into_iter().map(str::to_owned).collect()
+    };
+    let eval = |policy: &'static [&'static str], more: &'static [&'static str]| -> Value {
+        let args = args(policy, more);
+        world.json(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let rows = eval(&["p"], &["--judge", "keywords:e", "--out", "out"]);
+    let rows = rows.as_array().unwrap();
+    let procedures: Vec<&str> = rows
+        .iter()
+        .map(|row| row["procedure"].as_str().unwrap())
+        .collect();
+    assert_eq!(procedures, ["bon:4", "won:4", "sample"]);
+    for row in rows {
+        let win_rate = row["win_rate"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&win_rate));
+        // Prompts that agree in all but certainty say nothing about spread.
+        if let Some(ends) = row["ci"].as_array() {
+            let (lo, hi) = (ends[0].as_f64().unwrap(), ends[1].as_f64().unwrap());
+            assert!(lo <= win_rate && win_rate <= hi, "{row}");
+        }
+        assert!(row["kl_nats"].as_f64().unwrap() > 0.0 && row["reward"].is_number());
+        assert_eq!(
+            (&row["kl_kind"], &row["judges"][0]["reward"]),
+            (&"exact".into(), &"keywords:e".into())
+        );
+        assert_eq!(row["method"], "rl raw");
+    }
+    assert!(rows[0]["reward"].as_f64().unwrap() >= rows[2]["reward"].as_f64().unwrap());
+    assert!(rows[1]["reward"].as_f64().unwrap() <= rows[2]["reward"].as_f64().unwrap());
+    for file in [
+        "winrate.json",
+        "winrate.html",
+        "winrate.csv",
+        "p.kl",
+        "reference/manifest.json",
+        "p/manifest.json",
+    ] {
+        assert!(world.path("out").join(file).is_file(), "{file}");
+    }
+    // Resumed: the same bytes.
+    let before = std::fs::read(world.path("out/winrate.html")).unwrap();
+    assert_eq!(
+        eval(&["p"], &["--judge", "keywords:e", "--out", "out"])
+            .as_array()
+            .unwrap(),
+        rows
+    );
+    assert_eq!(std::fs::read(world.path("out/winrate.html")).unwrap(), before);
+
+    // Two policies are compared with each other, paired; and the reference with itself has moved nowhere.
+    let both = eval(&["p", "tiny.bin"], &[]);
+    assert_eq!(both[3]["policy"], "tiny.bin");
+    assert_eq!(
+        (&both[3]["kl_nats"], &both[0].get("difference").is_none()),
+        (&0.0.into(), &true)
+    );
+    let difference = both[3]["difference"].as_f64().unwrap();
+    let expect = both[3]["win_rate"].as_f64().unwrap() - both[0]["win_rate"].as_f64().unwrap();
+    assert!((difference - expect).abs() < 1e-12);
+    let table = world.ok(&[
+        "eval",
+        "winrate",
+        "--policy",
+        "p",
+        "--reference",
+        &model,
+        "--procedure",
+        "sample",
+        "--reward",
+        "length",
+        "--prompts",
+        "prompts.txt",
+        "--per-prompt",
+        "2",
+        "-n",
+        "4",
+    ]);
+    assert!(table.contains("win rate") && table.contains("sample"), "{table}");
+}
+
+#[test]
+fn a_scorer_of_the_reference_steers_the_policy() {
+    let (world, _) = calibrated("length");
+    let config = align_config(
+        &world,
+        "p.toml",
+        "transform = \"raw\"",
+        "optim = { learning_rate = 1e-3, batch_len = 256 }",
+    );
+    world.ok(&["train", "align", &config]);
+    let scorer = format!(
+        "model = {:?}\nrollouts = \"cal\"\nreward = \"length\"\nfeatures_len = 8\n[train]\nepochs = 1\ntrunk_len = 8\n\
+         eval_fraction = 0.25\noptim = {{ batch_len = 128 }}\n",
+        world.model()
+    );
+    let scorer = world.write("s.toml", &scorer).display().to_string();
+    world.ok(&["train", "scorer", &scorer]);
+    let model = world.model();
+    let eval = |policy: &str| {
+        world.json(&[
+            "eval",
+            "winrate",
+            "--policy",
+            policy,
+            "--reference",
+            &model,
+            "--procedure",
+            "cd-block:k=2,m=4,sample",
+            "--scorer",
+            "s",
+            "--reward",
+            "length",
+            "--prompts",
+            "prompts.txt",
+            "--per-prompt",
+            "2",
+            "-n",
+            "8",
+            "--json",
+            "--out",
+            "steered",
+        ])
+    };
+    let rows = eval("p");
+    assert_eq!(rows[0]["procedure"], "cd-block:k=2,m=4");
+    let (kl, with_blocks) = (
+        rows[0]["kl_nats"].as_f64().unwrap(),
+        rows[0]["kl_with_blocks_nats"].as_f64().unwrap(),
+    );
+    // Two blocks of two, log 2 - 1/2 each at most.
+    assert!(
+        with_blocks > kl && with_blocks <= kl + 2.0 * (2.0_f64.ln() - 0.5) + 1e-9,
+        "{with_blocks} {kl}"
+    );
+    assert!(rows[1].get("kl_with_blocks_nats").is_none());
+    assert_eq!(eval("p"), rows);
+    let ran = world.run(&[
+        "generate",
+        "hello",
+        "--model",
+        "p",
+        "-n",
+        "8",
+        "--decode",
+        "cd-block:k=2,m=4",
+        "--scorer",
+        "s",
+    ]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("tuned from"), "{}", ran.stderr);
+    // As a reward it would judge by states that it was not trained on.
+    world.fails(
+        &[
+            "generate", "hello", "--model", "p", "-n", "8", "--decode", "bon:2", "--reward", "head:s",
+        ],
+        &["sha256"],
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let (world, _) = calibrated("length");
+    let model = world.model();
+    let eval = |more: &[&str], expect: &[&str]| {
+        let mut args = vec!["eval", "winrate", "--policy", "tiny.bin", "--reference", &model];
+        args.extend([
+            "--reward",
+            "length",
+            "--prompts",
+            "prompts.txt",
+            "--per-prompt",
+            "4",
+            "-n",
+            "4",
+        ]);
+        args.extend_from_slice(more);
+        world.fails(&args, expect);
+    };
+    eval(
+        &["--procedure", "bon:8"],
+        &["needs 8 samples", "--per-prompt is 4"],
+    );
+    eval(&["--procedure", "cd-block:k=2,m=4"], &["--scorer"]);
+    eval(&["--procedure", "rewind:0.5"], &["rewind:0.5"]);
+    let align = |lines: &str, train: &str, expect: &[&str]| {
+        let config = align_config(&world, "bad.toml", lines, train);
+        world.fails(&["train", "align", &config], expect);
+    };
+    align("objective = \"ppo\"", "", &["rl, dpo, ipo, sft, bonbon"]);
+    align("transform = \"exp\"", "", &["transform", "raw"]);
+    align("beta = [-1.0]", "", &["beta"]);
+    align("transform = \"table:none.txt\"", "", &["none.txt"]);
+    align("reward2 = 1", "", &["reward2"]);
+    // A KL that explodes is an error that names its cause; what was good is kept.
+    align(
+        "transform = \"raw\"\nbeta = [0.0]",
+        "optim = { learning_rate = 5.0, batch_len = 256, warmup_fraction = 0.0 }\nkl_limit_nats = 0.001",
+        &["checkpoint"],
+    );
+    // Nothing tells responses apart, so that there is no pair to learn from.
+    let config = world.write(
+        "none.toml",
+        &format!(
+            "model = {model:?}\nprompts = \"prompts.txt\"\nreward = \"keywords:supercalifragilistic\"\nmax_new_tokens = 10\n\
+             objective = \"dpo\"\n[calibration]\nper_prompt = 4\n"
+        ),
+    );
+    world.fails(
+        &["train", "align", &config.display().to_string()],
+        &["nothing to learn from", "pairs of equal rewards"],
+    );
+}
