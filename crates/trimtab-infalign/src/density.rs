@@ -10,6 +10,9 @@ use crate::transform::PreparedTransform;
 const PANEL_TOLERANCE: f64 = 1e-15;
 /// Panels before halving; more than one, so that no period of a function can hide from the points of all.
 const NUM_FIRST_PANELS: u32 = 8;
+const MAX_QUANTILE_STEPS: usize = 200;
+/// Error of `F` at which a quantile is found.
+const QUANTILE_TOLERANCE: f64 = 1e-14;
 
 /// `f(u) = exp(Phi(u) / beta) / Z` on `[0, 1]` with its distribution function `F`: the law of the reference's quantile of
 /// a response that the policy draws, where the reference's own is uniform.
@@ -69,15 +72,35 @@ impl Density {
 
     /// The `u` with `F(u) = q`.
     pub fn quantile(&self, q: f64) -> f64 {
-        let (mut lo, mut hi) = (0.0, 1.0);
-        // Halving 60 times leaves 1e-18.
-        for _ in 0..60 {
-            let middle = f64::midpoint(lo, hi);
-            if self.cumulative(middle) < q {
-                lo = middle;
-            } else {
-                hi = middle;
+        let target = q * self.total();
+        let point = self.cumulative.partition_point(|&cumulative| cumulative < target);
+        let (mut lo, mut hi) = self.panels.around(point);
+        let below = |u: f64| self.panels.at(&self.cumulative, u) - target;
+        let (mut at_lo, mut at_hi) = (below(lo), below(hi));
+        let mut last_side = 0;
+        // Regula falsi between neighbouring points, where an end that stays loses half its weight (Illinois).
+        for _ in 0..MAX_QUANTILE_STEPS {
+            if at_lo >= 0.0 || hi - lo <= f64::EPSILON * hi {
+                return lo;
             }
+            if at_hi <= 0.0 {
+                return hi;
+            }
+            let share = at_lo / (at_lo - at_hi);
+            let middle = lo + share.clamp(1e-3, 1.0 - 1e-3) * (hi - lo);
+            let at_middle = below(middle);
+            if at_middle.abs() <= QUANTILE_TOLERANCE * self.total() {
+                return middle;
+            }
+            let side = if at_middle < 0.0 { -1 } else { 1 };
+            if side < 0 {
+                at_hi *= if last_side == side { 0.5 } else { 1.0 };
+                (lo, at_lo) = (middle, at_middle);
+            } else {
+                at_lo *= if last_side == side { 0.5 } else { 1.0 };
+                (hi, at_hi) = (middle, at_middle);
+            }
+            last_side = side;
         }
         f64::midpoint(lo, hi)
     }

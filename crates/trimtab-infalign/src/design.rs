@@ -13,7 +13,9 @@ use crate::transform::Transform;
 use crate::win_rates::{Analysis, analyze, policy_at_kl, policy_at_kl_from};
 
 /// Sizes of `t` and `p` that are tried before the search narrows.
-const COARSE: [f64; 12] = [0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 50.0, 80.0];
+const COARSE: [f64; 14] = [
+    0.5, 1.0, 2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 35.0, 60.0, 120.0, 240.0, 480.0,
+];
 /// Narrowing steps; each leaves 0.62 of the interval.
 const NUM_NARROWINGS: usize = 9;
 /// A simpler transform is preferred if it loses no more than this, in win rate.
@@ -83,7 +85,9 @@ pub fn design_by(
         }];
     let mut found = vec![identity.clone()];
     found.extend(search.at_budget(&Transform::Log).ok());
-    found.extend(families.iter().filter_map(|family| search.best_of(family)));
+    let of_families = families.iter().filter_map(|family| search.best_of(family));
+    // A family of the wrong sign comes nearest at its mildest, and says nothing.
+    found.extend(of_families.filter(|point| point.win_rate > identity.win_rate));
     let best = found.iter().map(|point| point.win_rate).fold(0.0, f64::max);
     let recommended = found
         .iter()

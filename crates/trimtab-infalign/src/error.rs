@@ -85,7 +85,7 @@ pub enum InfalignError {
     /// A fixed point whose iteration did not settle.
     #[error(
         "the fixed point for {procedure} at beta {beta:.3e} did not settle in {num_iterations} iterations: the last \
-         changed its log-density by {residual_nats:.1e} nats; take a greater beta (a smaller KL)"
+         changed its log-density by {residual_nats:.1e} nats; take a greater beta (a smaller KL), where the win rate is not within rounding of 1"
     )]
     NotConverged {
         /// The procedure.

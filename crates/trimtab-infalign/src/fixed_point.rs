@@ -28,6 +28,9 @@ const TOLERANCE_NATS: f64 = 1e-10;
 /// A fixed point that does not come nearer is good enough at this change.
 const ENOUGH_NATS: f64 = 1e-7;
 
+/// Win rates differ from their limit by about as much as beta; nearer than this to rounding, a fixed point is noise.
+const MIN_BETA: f64 = 1e-10;
+
 /// How well a fixed point satisfies its equation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Certificate {
@@ -71,7 +74,7 @@ impl FixedPoint {
             solver.take(&image);
         }
         let residual_nats = solver.least_residual() / beta;
-        if residual_nats <= ENOUGH_NATS {
+        if residual_nats <= ENOUGH_NATS && beta >= MIN_BETA {
             return Ok(equation.certified(solver));
         }
         Err(InfalignError::NotConverged {

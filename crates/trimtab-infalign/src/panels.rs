@@ -138,6 +138,21 @@ impl Panels {
             .collect()
     }
 
+    /// The point before the one at this place among all points, and that one.
+    pub(crate) fn around(&self, place_of_point: usize) -> (f64, f64) {
+        let num_points = (self.edges.len() - 1) * NUM_POINTS;
+        let later = place_of_point.clamp(1, num_points - 1);
+        let at = |idx: usize| {
+            let panel = idx / NUM_POINTS;
+            place(
+                self.edges[panel],
+                self.edges[panel + 1],
+                rule().points[idx % NUM_POINTS],
+            )
+        };
+        (at(later - 1), at(later))
+    }
+
     /// Integrals from 0 to each point of a function given by its values at all points. `[num_panels * NUM_POINTS]`
     pub(crate) fn cumulative(&self, values: &[f64]) -> Vec<f64> {
         let mut cumulative = Vec::with_capacity(values.len());

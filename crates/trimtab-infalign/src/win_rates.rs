@@ -18,6 +18,8 @@ const KL_TOLERANCE: f64 = 1e-10;
 /// The same where a fixed point's own error lets it come no nearer.
 const ENOUGH: f64 = 1e-7;
 const MAX_STEPS: usize = 200;
+/// Least step of `log beta` towards a fixed point that may be beyond reach.
+const MIN_STRIDE: f64 = 0.05;
 
 /// A win rate, with the error that quadrature estimates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -178,7 +180,16 @@ impl BetaSearch<'_> {
             if !(BETA_RANGE.0.ln()..=BETA_RANGE.1.ln()).contains(&log_beta) {
                 break;
             }
-            let tried = self.try_beta(log_beta)?;
+            let tried = match self.try_beta(log_beta) {
+                Ok(tried) => tried,
+                // A fixed point beyond reach: the KL may still lie before it.
+                Err(InfalignError::NotConverged { .. }) if stride > MIN_STRIDE => {
+                    stride /= 4.0;
+                    continue;
+                }
+                Err(InfalignError::NotConverged { .. }) => break,
+                Err(error) => return Err(error),
+            };
             if (tried.log_ratio > 0.0) != (first.log_ratio > 0.0) {
                 let (lo, hi) = if step > 0.0 {
                     (previous, tried)
@@ -238,7 +249,9 @@ impl BetaSearch<'_> {
             kl_nats: self.kl_nats,
             nearest_kl_nats,
             nearest_beta,
-            remedy: if nearest_kl_nats < self.kl_nats {
+            remedy: if self.transform.depends_on_beta() && nearest_kl_nats < self.kl_nats {
+                "ask for a smaller KL: beyond, the win rate is 1 but for rounding, and fixed points say nothing more"
+            } else if nearest_kl_nats < self.kl_nats {
                 "ask for a smaller KL"
             } else {
                 "ask for a greater KL"
