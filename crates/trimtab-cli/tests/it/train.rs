@@ -40,7 +40,7 @@ fn config(world: &World, name: &str, lines: &str) -> String {
     world.write(name, &text).display().to_string()
 }
 
-fn generate<'a>(world: &'a World, model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn generate<'a>(world: &'a World, model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let _ = world;
     let mut args = vec!["generate", "hello", "-m", model, "-n", "12"];
     args.extend_from_slice(more);
@@ -167,7 +167,7 @@ fn a_trained_scorer_steers_and_its_choices_are_explained() {
 }
 
 /// The model with one weight changed, in a folder of its own.
-fn other_model(world: &World) -> String {
+pub(crate) fn other_model(world: &World) -> String {
     let folder = world.path("changed");
     std::fs::create_dir(&folder).unwrap();
     let mut bytes = std::fs::read(world.path("tiny.bin")).unwrap();
@@ -279,96 +279,6 @@ fn steering_that_cannot_work_is_refused() {
         &["decides nothing by values", "cd-block"],
     );
     assert!(!Path::new("x").exists());
-}
-
-/// The head agrees with the pairs it was trained on.
-fn judges_preferences(world: &World, model: &str) {
-    let report = world.json(&preference(model, &["--json"]));
-    let line = &report[0];
-    assert_eq!(
-        (&line["num_pairs"], &line["objective"]),
-        (&24.into(), &"classifier".into())
-    );
-    let accuracy = line["accuracy"].as_f64().unwrap();
-    assert!(accuracy > 0.9, "the head has seen these pairs: {line}");
-    assert!(line["accuracy_ci"][0].as_f64().unwrap() < accuracy, "{line}");
-}
-
-fn preference<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec![
-        "eval",
-        "preference",
-        "kind",
-        "--pairs",
-        "pairs.jsonl",
-        "-m",
-        model,
-    ];
-    args.extend_from_slice(more);
-    args
-}
-
-#[test]
-fn a_reward_is_trained_on_preferences_and_chooses() {
-    let world = World::new();
-    let model = world.model();
-    let pair = |idx: usize| {
-        format!(
-            "{{\"prompt\": \"question {idx}\", \"chosen\": \"yes please {idx}\", \"rejected\": \"no {idx}\"}}\n"
-        )
-    };
-    world.write("pairs.jsonl", &(0..24).map(pair).collect::<String>());
-    let train = "[train]\nepochs = 4\ntrunk_len = 4\neval_fraction = 0.25\n";
-    let text = |lines: &str| format!("model = {model:?}\npairs = \"pairs.jsonl\"\n{lines}\n{train}");
-    world.write("kind.toml", &text("output = \"log-probability\""));
-    let report = world.json(&["train", "reward-head", "kind.toml", "--json"]);
-    let card = &report["card"];
-    assert_eq!(
-        (&card["objective"], &card["num_prefixes"]),
-        (&"classifier".into(), &48.into())
-    );
-    assert!(card["metrics"]["accuracy"].as_f64().unwrap() >= 0.5, "{card}");
-    judges_preferences(&world, &model);
-    let args = ["--decode", "bon:3", "--reward", "head:kind*2 + json", "--json"];
-    let report = world.json(&generate(&world, &model, &args));
-    let rewards = report["candidates"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["reward"].as_f64().unwrap());
-    let rewards: Vec<f64> = rewards.collect();
-    assert!(
-        rewards.iter().all(|&reward| reward < 1.0),
-        "log-probabilities are negative: {rewards:?}"
-    );
-    let chosen = report["chosen"].as_u64().unwrap() as usize;
-    assert!(rewards.iter().all(|&reward| reward <= rewards[chosen]));
-    let other = other_model(&world);
-    world.fails(&generate(&world, &other, &args), &["kind", "was trained on"]);
-    world.fails(&preference(&other, &[]), &["kind", "was trained on"]);
-    // A head steers blocks too, as any reward does.
-    let as_scorer = [
-        "--decode",
-        "cd-block:k=2,m=4",
-        "--scorer",
-        "kind",
-        "--scorer",
-        "reward:head:kind*0.5",
-        "--json",
-    ];
-    let report = world.json(&generate(&world, &model, &as_scorer));
-    assert_eq!(report["values"].as_array().unwrap().len(), 2);
-    let too_long = format!(
-        "{{\"prompt\": \"a\", \"chosen\": \"{}\", \"rejected\": \"b\"}}\n",
-        "c d ".repeat(100)
-    );
-    world.write("pairs.jsonl", &format!("{}{too_long}", pair(0)));
-    world.write("long.toml", &text(""));
-    world.fails(
-        &["train", "reward-head", "long.toml"],
-        &["row 2", "context of 128", "drop_long"],
-    );
-    assert!(!world.path("long").exists());
 }
 
 #[test]
