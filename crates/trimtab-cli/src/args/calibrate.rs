@@ -23,6 +23,7 @@ Examples:
   trimtab calibrate --model stories15m --raw --prompts openings.txt --reward length --per-prompt 100 --out cal
   trimtab calibrate --prompts hh.jsonl.gz --num-prompts 500 --reward head:harmless --out cal --learn cal/quantile
   trimtab export rewards cal --transform exp:10 --for trl > rewards.jsonl")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct CalibrateArgs {
     /// The reference: alias, `org/name` of the hub, or a path.
     #[arg(long, short, default_value = "smollm2-135m-instruct")]
@@ -104,7 +105,7 @@ pub(crate) struct ExportRewardsArgs {
     /// What is made of calibrated rewards, see below.
     #[arg(long, default_value = "identity")]
     pub(crate) transform: Transform,
-    /// KL weight, for transforms that depend on it (bon_fp, won_fp).
+    /// KL weight, for transforms that depend on it (`bon_fp`, `won_fp`).
     #[arg(long, value_name = "BETA")]
     pub(crate) beta: Option<f64>,
     /// Whom it is for.

@@ -29,6 +29,7 @@ Examples:
     --reward head:sentiment --prompts openings.txt --raw
   trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 \\
     --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct EvalWinrateArgs {
     /// Policies: folders that `train align` left, or any models with the reference's vocabulary.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]

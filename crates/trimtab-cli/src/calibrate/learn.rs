@@ -28,7 +28,7 @@ const PER_PROMPT: usize = 16;
 /// Share of prompts that are held out to compare on.
 const HELD_OUT: f64 = 0.2;
 /// Least prompts, so that both sides have some.
-const MIN_PROMPTS: usize = 5;
+const MIN_PROMPTS: usize = 10;
 
 /// What the head is worth.
 #[derive(Debug, Clone, Serialize)]
@@ -95,6 +95,7 @@ pub(super) fn train(args: &CalibrateArgs, folder: &CalibrationFolder, out: &Path
     let judgements = data.judgements(&train_items);
     let config = ClassifierTrainConfig {
         seed: args.seed,
+        eval_fraction: 0.2,
         ..ClassifierTrainConfig::default()
     };
     let run_dir = RunDir::new(out, env!("CARGO_PKG_VERSION"));

@@ -208,7 +208,7 @@ fn draw_window(
         &mut |event| {
             match event {
                 RunEvent::Finished(result) => {
-                    sink.take(rollouts(&window[result.job_idx], result.outcome))?;
+                    sink.take(rollouts(&window[result.job_idx], &result.outcome))?;
                 }
                 RunEvent::Stepped { rows } => {
                     let seconds = started.elapsed().as_secs_f64();
@@ -223,7 +223,7 @@ fn draw_window(
 }
 
 /// All candidates of a prompt, whatever the choice among them.
-fn rollouts(planned: &Planned, outcome: Outcome) -> Vec<Rollout> {
+fn rollouts(planned: &Planned, outcome: &Outcome) -> Vec<Rollout> {
     let of = |candidate: &Candidate| Rollout {
         messages: planned.messages.clone(),
         ..rollout(&planned.job, planned.prompt_idx, candidate)

@@ -48,10 +48,9 @@ impl FromStr for EvalProcedure {
             return Ok(Self::Blocks(text.parse()?));
         }
         match text.parse::<Procedure>()? {
-            Procedure::Sample => Ok(Self::Best(1)),
-            Procedure::BestOf { n } => Ok(Self::Best(n as usize)),
             // The worst of one is that one.
-            Procedure::WorstOf { n: 1 } => Ok(Self::Best(1)),
+            Procedure::Sample | Procedure::WorstOf { n: 1 } => Ok(Self::Best(1)),
+            Procedure::BestOf { n } => Ok(Self::Best(n as usize)),
             Procedure::WorstOf { n } => Ok(Self::Worst(n as usize)),
             other => bail!(
                 "procedure {other} is known to trimtab analyze alone; expected sample, bon:N, won:N or cd-block:k=K,m=M"

@@ -86,24 +86,7 @@ impl Steered<'_> {
         let places = args.scorer.iter().map(|term| term.place.clone()).collect();
         let mut scorers = OpenScorers::open(places, models)?;
         let steering = Arc::new(scorers.steering(&args.scorer, None, false)?);
-        let run = SteeredRun {
-            version: env!("CARGO_PKG_VERSION"),
-            model_sha256: models.generator.sha256(),
-            scorers_sha256: scorers.sha256s(),
-            weights: args.scorer.iter().map(|term| term.weight).collect(),
-            decode: self.spec.to_string(),
-            rewards: self
-                .rewards
-                .columns()
-                .iter()
-                .map(|column| column.name.clone())
-                .collect(),
-            seed: side.seed(args.seed),
-            per_prompt: args.steered_per_prompt,
-            precision: args.run.precision.name.clone(),
-            max_new_tokens: args.max_new_tokens,
-            prompts: self.prompts.iter().map(|job| ids(job)).collect(),
-        };
+        let run = self.run(models, side, &scorers);
         let (mut journal, mut known): (Journal, Vec<SteeredAnswer>) = Journal::open(path, &run)?;
         let all = self.prompts.len() * args.steered_per_prompt;
         let missing: Vec<usize> = (0..all)
@@ -156,6 +139,28 @@ impl Steered<'_> {
             .chunks(args.steered_per_prompt)
             .map(<[SteeredAnswer]>::to_vec)
             .collect())
+    }
+
+    fn run(&self, models: &Models<'_>, side: Side, scorers: &OpenScorers) -> SteeredRun {
+        let args = self.args;
+        SteeredRun {
+            version: env!("CARGO_PKG_VERSION"),
+            model_sha256: models.generator.sha256(),
+            scorers_sha256: scorers.sha256s(),
+            weights: args.scorer.iter().map(|term| term.weight).collect(),
+            decode: self.spec.to_string(),
+            rewards: self
+                .rewards
+                .columns()
+                .iter()
+                .map(|column| column.name.clone())
+                .collect(),
+            seed: side.seed(args.seed),
+            per_prompt: args.steered_per_prompt,
+            precision: args.run.precision.name.clone(),
+            max_new_tokens: args.max_new_tokens,
+            prompts: self.prompts.iter().map(ids).collect(),
+        }
     }
 
     fn job(&self, place: usize, seed: u64, steering: &Arc<trimtab_decode::Steering>) -> Job {

@@ -7,34 +7,41 @@ use crate::harness::World;
 const PROMPTS: &str =
     "hello\nthe quick brown fox\nzebra\none two three\ngood morning\nabc\nwhat is it\nwhy not\n";
 
+/// An argument list as one would type it; `MODEL` is the tiny model.
+fn words(world: &World, line: &str) -> Vec<String> {
+    let word = |word: &str| word.replace("MODEL", &world.model());
+    line.split_whitespace().map(word).collect()
+}
+
+fn ok(world: &World, line: &str) -> String {
+    world.ok(&words(world, line).iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn json(world: &World, line: &str) -> Value {
+    serde_json::from_str(&ok(world, line)).unwrap()
+}
+
+fn fails(world: &World, line: &str, expect: &[&str]) {
+    let words = words(world, line);
+    world.fails(&words.iter().map(String::as_str).collect::<Vec<_>>(), expect);
+}
+
 /// A world with prompts and a calibration of eight samples each, by keywords: a reward with many ties.
 fn calibrated(reward: &str) -> (World, Value) {
     let world = World::new();
     world.write("prompts.txt", PROMPTS);
-    let summary = calibrate(&world, reward, "8", &["--json"]);
+    let summary = calibrate(&world, reward, "--json");
     let summary = serde_json::from_str(&summary).unwrap();
     (world, summary)
 }
 
-fn calibrate(world: &World, reward: &str, per_prompt: &str, more: &[&str]) -> String {
-    let model = world.model();
-    let mut args = vec![
-        "calibrate",
-        "--model",
-        &model,
-        "--reward",
-        reward,
-        "--prompts",
-        "prompts.txt",
-        "--per-prompt",
-        per_prompt,
-        "-n",
-        "10",
-        "--out",
-        "cal",
-    ];
-    args.extend_from_slice(more);
-    world.ok(&args)
+fn calibrate(world: &World, reward: &str, more: &str) -> String {
+    ok(
+        world,
+        &format!(
+            "calibrate --model MODEL --reward {reward} --prompts prompts.txt --per-prompt 8 -n 10 --out cal {more}"
+        ),
+    )
 }
 
 #[test]
@@ -51,25 +58,12 @@ fn calibration_says_its_error_and_is_drawn_once() {
     assert!(rmse > 0.0 && rmse < 0.18, "{rmse}");
     assert!(world.path("cal/calibration.json").is_file());
     let before = std::fs::read(world.path("cal/calibration.json")).unwrap();
-    let again = calibrate(&world, "length", "8", &["--json"]);
+    let again = calibrate(&world, "length", "--json");
     assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), summary);
     assert_eq!(std::fs::read(world.path("cal/calibration.json")).unwrap(), before);
-    world.fails(
-        &[
-            "calibrate",
-            "--model",
-            &world.model(),
-            "--reward",
-            "length",
-            "--prompts",
-            "prompts.txt",
-            "--per-prompt",
-            "9",
-            "-n",
-            "10",
-            "--out",
-            "cal",
-        ],
+    fails(
+        &world,
+        "calibrate --model MODEL --reward length --prompts prompts.txt --per-prompt 9 -n 10 --out cal",
         &["another run", "per_prompt: 8 there, 9 here"],
     );
 }
@@ -83,12 +77,12 @@ fn degenerate_prompts_are_counted_and_named() {
         (&summary["tied_pairs"], &summary["degenerate"][0]["reward"]),
         (&1.0.into(), &0.0.into())
     );
-    let text = calibrate(&world, "keywords:supercalifragilistic", "8", &[]);
+    let text = calibrate(&world, "keywords:supercalifragilistic", "");
     assert!(
         text.contains("8 of 8 prompts are degenerate") && text.contains("\"zebra\""),
         "{text}"
     );
-    let csv = world.ok(&["export", "rewards", "cal", "--for", "csv"]);
+    let csv = ok(&world, "export rewards cal --for csv");
     // Responses may have lines of their own; each row ends so.
     assert_eq!(csv.matches("\",0,0.5,0.5\n").count(), 64, "{csv}");
 }
@@ -97,15 +91,10 @@ fn degenerate_prompts_are_counted_and_named() {
 fn exports_are_rows_that_other_trainers_read() {
     let (world, _) = calibrated("length");
     let lines = |trainer: &str, transform: &str| -> Vec<String> {
-        let text = world.ok(&[
-            "export",
-            "rewards",
-            "cal",
-            "--transform",
-            transform,
-            "--for",
-            trainer,
-        ]);
+        let text = ok(
+            &world,
+            &format!("export rewards cal --transform {transform} --for {trainer}"),
+        );
         text.lines().map(str::to_owned).collect()
     };
     let trl = lines("trl", "exp:10");
@@ -147,62 +136,44 @@ fn exports_are_rows_that_other_trainers_read() {
     let csv = lines("csv", "log");
     assert!(csv.len() >= 65, "responses may have lines of their own");
     assert!(csv[0].starts_with("prompt_idx,sample_idx,prompt,response,reward"));
-    world.ok(&["export", "rewards", "cal", "--for", "csv", "--out", "rows.csv"]);
+    ok(&world, "export rewards cal --for csv --out rows.csv");
     assert!(world.path("rows.csv").is_file() && !world.path("rows.part").exists());
-    world.fails(
-        &["export", "rewards", "cal", "--transform", "exp:0", "--for", "csv"],
+    fails(
+        &world,
+        "export rewards cal --transform exp:0 --for csv",
         &["-500 to 500"],
     );
-    world.fails(
-        &[
-            "export",
-            "rewards",
-            "cal",
-            "--transform",
-            "bon_fp:4",
-            "--for",
-            "csv",
-        ],
+    fails(
+        &world,
+        "export rewards cal --transform bon_fp:4 --for csv",
         &["--beta"],
     );
-    world.fails(
-        &["export", "rewards", "cal", "--reward", "json", "--for", "csv"],
+    fails(
+        &world,
+        "export rewards cal --reward json --for csv",
         &["no reward \"json\"", "length"],
     );
-    world.fails(&["export", "rewards", "nowhere", "--for", "csv"], &["nowhere"]);
+    fails(&world, "export rewards nowhere --for csv", &["nowhere"]);
 }
 
 #[test]
 fn a_learned_quantile_is_compared_with_the_empirical_one() {
-    let (world, _) = calibrated("regex:[a-z]");
-    let summary: Value = serde_json::from_str(&calibrate(
-        &world,
-        "regex:[a-z]",
-        "8",
-        &["--learn", "quantile", "--json"],
-    ))
-    .unwrap();
+    let world = World::new();
+    let more: Vec<String> = (0..16).map(|number| format!("number {number}\n")).collect();
+    world.write("prompts.txt", &format!("{PROMPTS}{}", more.concat()));
+    let summary = calibrate(&world, "regex:[a-z]", "--learn quantile --json");
+    let summary: Value = serde_json::from_str(&summary).unwrap();
     let learned = &summary["learned"];
-    assert_eq!(learned["held_out_prompts"], 1);
-    assert_eq!(learned["train_prompts"], 7);
+    assert_eq!(learned["held_out_prompts"], 4);
+    assert!(learned["train_prompts"].as_u64().unwrap() >= 16, "{learned}");
     assert!(learned["rmse"].as_f64().unwrap() < 0.6, "{learned}");
     let ends = learned["rmse_of_one_half"].as_f64().unwrap();
     assert!(ends > 0.1 && ends <= 0.5, "{learned}");
     // It is a reward like any other.
-    let model = world.model();
-    let answer = world.json(&[
-        "generate",
-        "hello",
-        "-m",
-        &model,
-        "-n",
-        "6",
-        "--decode",
-        "bon:2",
-        "--reward",
-        "head:quantile",
-        "--json",
-    ]);
+    let answer = json(
+        &world,
+        "generate hello -m MODEL -n 6 --decode bon:2 --reward head:quantile --json",
+    );
     let reward = answer["candidates"][0]["reward"].as_f64().unwrap();
     assert!(reward < 0.0, "the log of a quantile: {reward}");
 }
@@ -228,7 +199,7 @@ fn a_policy_is_trained_resumed_and_opened() {
         "procedure = \"bon:4\"\ntransform = \"exp:10\"\nwatch = [\"keywords:e\"]\nbeta = [0.2]",
         train,
     );
-    let report = world.json(&["train", "align", &config, "--json"]);
+    let report = json(&world, &format!("train align {config} --json"));
     let run = &report["runs"][0];
     let card = &run["card"];
     assert_eq!(
@@ -253,20 +224,20 @@ fn a_policy_is_trained_resumed_and_opened() {
     // Again: nothing is drawn or trained anew.
     let weights = |folder: &str| std::fs::read(world.path(folder).join("model.bin")).unwrap();
     let before = weights("ctrl");
-    assert_eq!(world.json(&["train", "align", &config, "--json"]), report);
+    assert_eq!(json(&world, &format!("train align {config} --json")), report);
     assert_eq!(weights("ctrl"), before);
 
     // The same seed elsewhere gives the same policy, another seed another one.
-    world.ok(&["train", "align", &config, "--out", "same", "--seed", "0"]);
+    ok(&world, &format!("train align {config} --out same --seed 0"));
     assert_eq!(weights("same"), before);
-    world.ok(&["train", "align", &config, "--out", "other", "--seed", "1"]);
+    ok(&world, &format!("train align {config} --out other --seed 1"));
     assert_ne!(weights("other"), before);
 
     // Its folder is a model, and so are those of weights kept on the way.
-    let answer = world.json(&["generate", "hello", "--model", "ctrl", "-n", "5", "--json"]);
+    let answer = json(&world, "generate hello --model ctrl -n 5 --json");
     assert_eq!(answer["model_sha256"], card["weights_sha256"]);
     let kept = run["kept"][0]["policy"].as_str().unwrap();
-    world.ok(&["generate", "hello", "--model", kept, "-n", "5"]);
+    ok(&world, &format!("generate hello --model {kept} -n 5"));
 }
 
 #[test]
@@ -279,7 +250,7 @@ fn betas_are_runs_and_objectives_are_values() {
         "transform = \"raw\"\nbeta = [0.05, 0.5]",
         train,
     );
-    let report = world.json(&["train", "align", &sweep, "--json"]);
+    let report = json(&world, &format!("train align {sweep} --json"));
     assert_eq!(report["runs"].as_array().unwrap().len(), 2);
     assert_eq!(report["runs"][1]["card"]["beta"], 0.5);
     assert_eq!(report["runs"][1]["card"]["transform"], "raw");
@@ -296,9 +267,9 @@ fn betas_are_runs_and_objectives_are_values() {
             &format!("objective = {objective:?}\n{more}"),
             train,
         );
-        let report = world.json(&["train", "align", &config, "--json"]);
+        let report = json(&world, &format!("train align {config} --json"));
         assert_eq!(report["runs"][0]["card"]["objective"], objective);
-        world.ok(&["generate", "hello", "--model", objective, "-n", "3"]);
+        ok(&world, &format!("generate hello --model {objective} -n 3"));
     }
 }
 
@@ -307,36 +278,15 @@ fn win_rates_are_of_both_sides_under_one_procedure() {
     let (world, _) = calibrated("length");
     let train = "optim = { learning_rate = 3e-3, batch_len = 256 }";
     let config = align_config(&world, "p.toml", "transform = \"raw\"\nbeta = [0.01]", train);
-    world.ok(&["train", "align", &config]);
-    let model = world.model();
-    let args = |policy: &'static [&'static str], more: &'static [&'static str]| -> Vec<String> {
-        let mut args: Vec<&str> = vec!["eval", "winrate", "--policy"];
-        args.extend_from_slice(policy);
-        args.extend([
-            "--reference",
-            &model,
-            "--procedure",
-            "bon:4,won:4,sample",
-            "--reward",
-            "length",
-        ]);
-        args.extend([
-            "--prompts",
-            "prompts.txt",
-            "--per-prompt",
-            "6",
-            "-n",
-            "10",
-            "--json",
-        ]);
-        args.extend_from_slice(more);
-        args.into_iter().map(str::to_owned).collect()
+    ok(&world, &format!("train align {config}"));
+    let eval = |policy: &str, more: &str| -> Value {
+        let line = format!(
+            "eval winrate --policy {policy} --reference MODEL --procedure bon:4,won:4,sample --reward length --prompts \
+             prompts.txt --per-prompt 6 -n 10 --json {more}"
+        );
+        json(&world, &line)
     };
-    let eval = |policy: &'static [&'static str], more: &'static [&'static str]| -> Value {
-        let args = args(policy, more);
-        world.json(&args.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    let rows = eval(&["p"], &["--judge", "keywords:e", "--out", "out"]);
+    let rows = eval("p", "--judge keywords:e --out out");
     let rows = rows.as_array().unwrap();
     let procedures: Vec<&str> = rows
         .iter()
@@ -373,15 +323,13 @@ fn win_rates_are_of_both_sides_under_one_procedure() {
     // Resumed: the same bytes.
     let before = std::fs::read(world.path("out/winrate.html")).unwrap();
     assert_eq!(
-        eval(&["p"], &["--judge", "keywords:e", "--out", "out"])
-            .as_array()
-            .unwrap(),
+        eval("p", "--judge keywords:e --out out").as_array().unwrap(),
         rows
     );
     assert_eq!(std::fs::read(world.path("out/winrate.html")).unwrap(), before);
 
     // Two policies are compared with each other, paired; and the reference with itself has moved nowhere.
-    let both = eval(&["p", "tiny.bin"], &[]);
+    let both = eval("p tiny.bin", "");
     assert_eq!(both[3]["policy"], "tiny.bin");
     assert_eq!(
         (&both[3]["kl_nats"], &both[0].get("difference").is_none()),
@@ -390,24 +338,10 @@ fn win_rates_are_of_both_sides_under_one_procedure() {
     let difference = both[3]["difference"].as_f64().unwrap();
     let expect = both[3]["win_rate"].as_f64().unwrap() - both[0]["win_rate"].as_f64().unwrap();
     assert!((difference - expect).abs() < 1e-12);
-    let table = world.ok(&[
-        "eval",
-        "winrate",
-        "--policy",
-        "p",
-        "--reference",
-        &model,
-        "--procedure",
-        "sample",
-        "--reward",
-        "length",
-        "--prompts",
-        "prompts.txt",
-        "--per-prompt",
-        "2",
-        "-n",
-        "4",
-    ]);
+    let table = ok(
+        &world,
+        "eval winrate --policy p --reference MODEL --procedure sample --reward length --prompts prompts.txt --per-prompt 2 -n 4",
+    );
     assert!(table.contains("win rate") && table.contains("sample"), "{table}");
 }
 
@@ -420,39 +354,21 @@ fn a_scorer_of_the_reference_steers_the_policy() {
         "transform = \"raw\"",
         "optim = { learning_rate = 1e-3, batch_len = 256 }",
     );
-    world.ok(&["train", "align", &config]);
+    ok(&world, &format!("train align {config}"));
     let scorer = format!(
         "model = {:?}\nrollouts = \"cal\"\nreward = \"length\"\nfeatures_len = 8\n[train]\nepochs = 1\ntrunk_len = 8\n\
          eval_fraction = 0.25\noptim = {{ batch_len = 128 }}\n",
         world.model()
     );
     let scorer = world.write("s.toml", &scorer).display().to_string();
-    world.ok(&["train", "scorer", &scorer]);
-    let model = world.model();
+    ok(&world, &format!("train scorer {scorer}"));
     let eval = |policy: &str| {
-        world.json(&[
-            "eval",
-            "winrate",
-            "--policy",
-            policy,
-            "--reference",
-            &model,
-            "--procedure",
-            "cd-block:k=2,m=4,sample",
-            "--scorer",
-            "s",
-            "--reward",
-            "length",
-            "--prompts",
-            "prompts.txt",
-            "--per-prompt",
-            "2",
-            "-n",
-            "8",
-            "--json",
-            "--out",
-            "steered",
-        ])
+        json(
+            &world,
+            &format!(
+                "eval winrate --policy {policy} --reference MODEL --procedure cd-block:k=2,m=4,sample --scorer s --reward length --prompts prompts.txt --per-prompt 2 -n 8 --json --out steered"
+            ),
+        )
     };
     let rows = eval("p");
     assert_eq!(rows[0]["procedure"], "cd-block:k=2,m=4");
@@ -467,25 +383,19 @@ fn a_scorer_of_the_reference_steers_the_policy() {
     );
     assert!(rows[1].get("kl_with_blocks_nats").is_none());
     assert_eq!(eval("p"), rows);
-    let ran = world.run(&[
-        "generate",
-        "hello",
-        "--model",
-        "p",
-        "-n",
-        "8",
-        "--decode",
-        "cd-block:k=2,m=4",
-        "--scorer",
-        "s",
-    ]);
+    let ran = {
+        let words = words(
+            &world,
+            "generate hello --model p -n 8 --decode cd-block:k=2,m=4 --scorer s",
+        );
+        world.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stderr.contains("tuned from"), "{}", ran.stderr);
     // As a reward it would judge by states that it was not trained on.
-    world.fails(
-        &[
-            "generate", "hello", "--model", "p", "-n", "8", "--decode", "bon:2", "--reward", "head:s",
-        ],
+    fails(
+        &world,
+        "generate hello --model p -n 8 --decode bon:2 --reward head:s",
         &["sha256"],
     );
 }
@@ -494,30 +404,19 @@ fn a_scorer_of_the_reference_steers_the_policy() {
 fn what_cannot_be_is_refused_in_words() {
     let (world, _) = calibrated("length");
     let model = world.model();
-    let eval = |more: &[&str], expect: &[&str]| {
-        let mut args = vec!["eval", "winrate", "--policy", "tiny.bin", "--reference", &model];
-        args.extend([
-            "--reward",
-            "length",
-            "--prompts",
-            "prompts.txt",
-            "--per-prompt",
-            "4",
-            "-n",
-            "4",
-        ]);
-        args.extend_from_slice(more);
-        world.fails(&args, expect);
+    let eval = |procedure: &str, expect: &[&str]| {
+        let line = format!(
+            "eval winrate --policy tiny.bin --reference MODEL --procedure {procedure} --reward length --prompts prompts.txt \
+             --per-prompt 4 -n 4"
+        );
+        fails(&world, &line, expect);
     };
-    eval(
-        &["--procedure", "bon:8"],
-        &["needs 8 samples", "--per-prompt is 4"],
-    );
-    eval(&["--procedure", "cd-block:k=2,m=4"], &["--scorer"]);
-    eval(&["--procedure", "rewind:0.5"], &["rewind:0.5"]);
+    eval("bon:8", &["needs 8 samples", "--per-prompt is 4"]);
+    eval("cd-block:k=2,m=4", &["--scorer"]);
+    eval("rewind:0.5", &["rewind:0.5"]);
     let align = |lines: &str, train: &str, expect: &[&str]| {
         let config = align_config(&world, "bad.toml", lines, train);
-        world.fails(&["train", "align", &config], expect);
+        fails(&world, &format!("train align {config}"), expect);
     };
     align("objective = \"ppo\"", "", &["rl, dpo, ipo, sft, bonbon"]);
     align("transform = \"exp\"", "", &["transform", "raw"]);
@@ -538,8 +437,9 @@ fn what_cannot_be_is_refused_in_words() {
              objective = \"dpo\"\n[calibration]\nper_prompt = 4\n"
         ),
     );
-    world.fails(
-        &["train", "align", &config.display().to_string()],
+    fails(
+        &world,
+        &format!("train align {}", config.display()),
         &["nothing to learn from", "pairs of equal rewards"],
     );
 }

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The experiments of docs/experiments/infalign.md, from rewards to reports, below out/infalign. Every step goes on where it
+# was stopped, and what is there already is not made again.
+#
+#   runs/infalign/run.sh i1        # or i2, i3, i4; no argument: i1
+#   SEEDS="0 1 2" runs/infalign/run.sh i1
+#
+# i1, i3 and i4: stories15M and a sentiment reward on its own states, learned from labelled reviews, see
+# imdb_sentiment_stories.toml. Policies are trained on 80 openings; 40 others measure them.
+# i2: SmolLM2-135M with adapters and a harmlessness reward from HH-RLHF, see hh_reward.toml.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+trimtab="${TRIMTAB:-${CARGO_TARGET_DIR:-target}/release/trimtab}"
+hh="${HH:-../shared/data/hh-rlhf/harmless-base.test.jsonl.gz}"
+here=runs/infalign
+out=out/infalign
+seeds="${SEEDS:-0}"
+
+story_reward() {
+  "$trimtab" train reward "$here/imdb_sentiment_stories.toml" --out "$out/sentiment_stories"
+}
+
+align() { # configurations
+  for name in "$@"; do
+    for seed in $seeds; do
+      "$trimtab" train align "$here/$name.toml" --seed "$seed" --out "$out/${name}_$seed"
+    done
+  done
+}
+
+# The policy at the end and those that were kept on the way, of every seed.
+policies() { # configurations
+  for name in "$@"; do
+    for seed in $seeds; do
+      find "$out/${name}_$seed" -name policy_card.json -printf '%h\n' | sort
+    done
+  done
+}
+
+stories() { # out, then configurations
+  local folder="$1" policies
+  shift
+  mapfile -t policies < <(policies "$@")
+  "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
+    --reward "head:$out/sentiment_stories" --judge length --prompts "$here/story_openings.txt" --skip 80 --raw \
+    --max-new-tokens 64 --per-prompt 32 --out "$folder"
+}
+
+i1() {
+  local runs=(i1_raw i1_identity i1_ctrl_bon4 i1_ctrl_won4 i1_dpo i1_ipo i1_bon_distillation i1_bonbon)
+  story_reward
+  align "${runs[@]}"
+  stories "$out/i1" "${runs[@]}"
+}
+
+i2() {
+  local runs=(i2_raw i2_identity i2_ctrl_bon4 i2_ctrl_won4 i2_bon_distillation) policies
+  "$trimtab" train reward "$here/hh_reward.toml" --out "$out/hh_reward"
+  align "${runs[@]}"
+  mapfile -t policies < <(policies "${runs[@]}")
+  "$trimtab" eval winrate --policy "${policies[@]}" --reference smollm2-135m-instruct --procedure bon:4,won:4,sample \
+    --reward "head:$out/hh_reward" --judge length --prompts "$hh" --skip 1800 --num-prompts 64 --drop-long \
+    --system "Answer in one short sentence." --stop $'\n' --max-new-tokens 48 --per-prompt 16 --out "$out/i2"
+}
+
+i3() {
+  story_reward
+  align i3_hacked_raw i3_hacked_identity
+  stories "$out/i3" i3_hacked_raw i3_hacked_identity
+}
+
+i4() {
+  story_reward
+  align i4_k4 i4_k16 i4_k100
+  stories "$out/i4" i4_k4 i4_k16 i4_k100
+}
+
+mkdir -p "$out"
+for experiment in "${@:-i1}"; do
+  "$experiment"
+done
