@@ -15,9 +15,9 @@ pub(super) const NUM_SERIES: usize = 8;
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 52.0;
-const RIGHT: f64 = WIDTH - 12.0;
+pub(super) const RIGHT: f64 = WIDTH - 12.0;
 const TOP: f64 = 12.0;
-const BOTTOM: f64 = HEIGHT - 44.0;
+pub(super) const BOTTOM: f64 = HEIGHT - 44.0;
 
 /// One method.
 pub(super) struct Mark {

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::figure::{Curve, Figure, Level, Mark, series_class};
+use super::figure::{BOTTOM, Curve, Figure, Level, RIGHT, series_class};
 use super::files;
 use crate::error::EvalError;
-use crate::kl::KlKind;
 
 const STYLE: &str = include_str!("style.css");
+/// Room of the key in the figure, in its units.
+const KEY_WIDTH: f64 = 110.0;
+const KEY_LINE_HEIGHT: f64 = 15.0;
 
 /// A line of the figure.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,17 +51,34 @@ impl WinRateLines {
         files::write_whole(path, content.as_bytes())
     }
 
-    /// The figure alone, with its colours inside.
+    /// The figure alone, with its colours and names inside.
     pub fn to_svg(&self) -> String {
         let svg = self.figure().to_svg().into_string();
-        // The element's own attributes follow its name; the style is its first child.
-        match svg.strip_prefix("<svg").and_then(|rest| rest.split_once('>')) {
-            Some((attributes, content)) => {
-                format!(
-                    "<svg xmlns=\"http://www.w3.org/2000/svg\"{attributes}><style>{STYLE}</style>{content}\n"
-                )
+        // The element's own attributes follow its name; the style is its first child, the key its last.
+        let parts = svg
+            .strip_prefix("<svg")
+            .and_then(|rest| rest.strip_suffix("</svg>"))
+            .and_then(|rest| rest.split_once('>'));
+        let Some((attributes, content)) = parts else {
+            return svg;
+        };
+        let key = self.key().into_string();
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\"{attributes}><style>{STYLE}</style>{content}{key}</svg>\n"
+        )
+    }
+
+    /// Names of the lines at the lower right, where lines that rise from the reference leave room.
+    fn key(&self) -> Markup {
+        let top = BOTTOM - KEY_LINE_HEIGHT * self.lines.len() as f64;
+        let height_of = |series: usize| top + KEY_LINE_HEIGHT * series as f64;
+        let (from, to) = (RIGHT - KEY_WIDTH, RIGHT - KEY_WIDTH + 18.0);
+        html! {
+            @for (series, line) in self.lines.iter().enumerate() {
+                @let y = height_of(series);
+                line class=(series_class("through", series)) x1=(from) x2=(to) y1=(y) y2=(y) {}
+                text class=(series_class("name", series)) x=(to + 6.0) y=(y + 4.0) { (line.label) }
             }
-            None => svg,
         }
     }
 
@@ -102,20 +121,6 @@ impl WinRateLines {
                 .collect(),
             ..Curve::default()
         };
-        // The name at the end of its line, so that the figure reads without the page.
-        let mark = |(series, line): (usize, &WinRateLine)| {
-            let &(x, y) = line.points.last()?;
-            Some(Mark {
-                label: line.label.clone(),
-                series,
-                x,
-                x_interval: None,
-                x_estimate: None,
-                kind: KlKind::Exact,
-                y,
-                y_interval: None,
-            })
-        };
         Figure {
             id: "win-rate-by-kl",
             description: format!("{} against KL in nats, by transform", self.y_label),
@@ -126,7 +131,8 @@ impl WinRateLines {
             y_label: self.y_label.clone(),
             y_limits: (0.0, 1.0),
             curves: self.lines.iter().enumerate().map(curve).collect(),
-            marks: self.lines.iter().enumerate().filter_map(mark).collect(),
+            // Names at the ends of lines would lie on each other; there is a key for them.
+            marks: Vec::new(),
         }
     }
 
@@ -196,6 +202,7 @@ mod tests {
             "{}",
             &svg[..80]
         );
+        assert!(svg.contains(">exp:10</text>") && svg.contains(">identity</text>"));
         assert!(
             svg.contains("viewBox")
                 && svg.matches("<style>").count() == 1

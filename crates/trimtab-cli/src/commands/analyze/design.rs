@@ -45,7 +45,10 @@ pub(crate) fn run(args: &AnalyzeDesignArgs) -> Result<Verdict> {
         })?;
     } else {
         output::line(&table(&found))?;
-        output::line(&advice(&procedure.name(), &found))?;
+        output::line("")?;
+        for line in advice(&procedure.name(), &found) {
+            output::line(&line)?;
+        }
         if let Some(path) = &args.out {
             output::line(&format!("Figure: {}", path.display()))?;
         }
@@ -94,32 +97,33 @@ fn table(found: &Design) -> String {
     table.to_string()
 }
 
-/// What to do, and what it buys.
-fn advice(procedure: &str, found: &Design) -> String {
+/// What to do, and what it buys; a line for each.
+fn advice(procedure: &str, found: &Design) -> Vec<String> {
     let (best, plain) = (&found.recommended, &found.identity);
-    let mut advice = format!(
-        "\nFor {procedure} within {} nats: train with transform = \"{}\" and beta = {}.",
+    let percent = |point: &Analysis| format!("{:.1}%", 100.0 * point.win_rate);
+    let mut advice = vec![format!(
+        "For {procedure} within {} nats: train with transform = \"{}\" and beta = {}.",
         found.kl_max_nats,
         best.transform,
         beta(best.beta)
-    );
+    )];
     if best.transform != plain.transform {
-        advice += &format!(
-            "\nIt wins {:.1}% under {procedure} where identity wins {:.1}%",
-            100.0 * best.win_rate,
-            100.0 * plain.win_rate
-        );
-        if let Some(kl_nats) = found.kl_nats_for_identity_win_rate {
-            advice += &format!(", and reaches identity's at {kl_nats:.3} nats");
-        }
-        advice.push('.');
+        let sooner = found
+            .kl_nats_for_identity_win_rate
+            .map(|kl_nats| format!(", and reaches identity's at {kl_nats:.3} nats"));
+        advice.push(format!(
+            "It wins {} under {procedure} where identity wins {}{}.",
+            percent(best),
+            percent(plain),
+            sooner.unwrap_or_default()
+        ));
     }
-    if let Some(optimum) = &found.fixed_point {
-        advice += &format!(
-            "\n{} gets {:.1}%; its transform depends on beta.",
-            optimum.transform,
-            100.0 * optimum.win_rate
-        );
+    if let Some(point) = &found.fixed_point {
+        advice.push(format!(
+            "{} gets {}; its transform depends on beta.",
+            point.transform,
+            percent(point)
+        ));
     }
     advice
 }
@@ -141,8 +145,8 @@ fn figure(procedure: &str, found: &Design) -> WinRateLines {
         title: format!("What a transform buys under {procedure}"),
         lead: format!(
             "{procedure} is applied to the policy and to the reference, on the idealised continuous model; the policy was \
-             trained on a transform of the calibrated reward, and its KL is before the procedure.{}",
-            advice(procedure, found).replace('\n', " ")
+             trained on a transform of the calibrated reward, and its KL is before the procedure. {}",
+            advice(procedure, found).join(" ")
         ),
         y_label: format!("win rate under {procedure}"),
         lines: lines.collect(),
