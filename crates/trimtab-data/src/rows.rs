@@ -82,11 +82,13 @@ enum Source {
         /// Rows still to pass over.
         skip: u64,
     },
-    Batches {
-        batches: ParquetBatches,
-        /// The batch under way, the rows before it, and the next row in it.
-        current: Option<(u64, RecordBatch, usize)>,
-    },
+    Batches(Box<Batches>),
+}
+
+struct Batches {
+    batches: ParquetBatches,
+    /// The batch under way, the rows before it, and the next row in it.
+    current: Option<(u64, RecordBatch, usize)>,
 }
 
 impl RowReader {
@@ -103,10 +105,10 @@ impl RowReader {
             });
         }
         let source = match FileForm::of(path) {
-            FileForm::Parquet => Source::Batches {
+            FileForm::Parquet => Source::Batches(Box::new(Batches {
                 batches: ParquetBatches::open(path, range)?,
                 current: None,
-            },
+            })),
             FileForm::JsonLines(packing) => Source::Lines {
                 lines: json_texts(path, packing)?,
                 is_json: true,
@@ -139,7 +141,7 @@ impl RowReader {
     pub fn left_out(&self) -> &[String] {
         match &self.source {
             Source::Lines { .. } => &[],
-            Source::Batches { batches, .. } => batches.left_out(),
+            Source::Batches(source) => source.batches.left_out(),
         }
     }
 
@@ -168,8 +170,8 @@ impl RowReader {
                 };
                 Ok(Some(Row { number, cells }))
             }
-            Source::Batches { batches, current } => {
-                let Some((number, cells)) = next_cells(batches, current)? else {
+            Source::Batches(source) => {
+                let Some((number, cells)) = next_cells(source)? else {
                     return Ok(None);
                 };
                 let cells = cells.map_err(|(column, problem)| self.bad_row(number, &column, problem))?;
@@ -225,10 +227,8 @@ fn next_line(lines: &mut Texts, skip: &mut u64) -> Result<Option<(u64, String)>,
 type Cells = Result<Map<String, Value>, (String, String)>;
 
 /// The next row of the batches with its number.
-fn next_cells(
-    batches: &mut ParquetBatches,
-    current: &mut Option<(u64, RecordBatch, usize)>,
-) -> Result<Option<(u64, Cells)>, DataError> {
+fn next_cells(source: &mut Batches) -> Result<Option<(u64, Cells)>, DataError> {
+    let Batches { batches, current } = source;
     loop {
         if let Some((before, batch, next)) = current
             && *next < batch.num_rows()

@@ -143,8 +143,15 @@ impl Sample {
         };
         let (right, all) = count(&mut (0..len));
         let interval = if self.is_grouped {
-            self.interval(&mut |items| {
-                let (right, all) = count(&mut items.iter().copied());
+            let of_groups: Vec<(u64, u64)> = self
+                .groups
+                .iter()
+                .map(|items| count(&mut items.iter().copied()))
+                .collect();
+            let groups: Vec<Vec<usize>> = (0..of_groups.len()).map(|group| vec![group]).collect();
+            percentile_interval(&groups, self.bootstrap, &mut |drawn| {
+                let counts = drawn.iter().map(|&group| of_groups[group]);
+                let (right, all) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
                 (all > 0).then(|| right as f64 / all as f64)
             })
         } else {

@@ -1,6 +1,6 @@
 //! Reward models: from judgements of texts to classifiers, which are scorers with a state head alone.
 //!
-//! Where the states come from is a value ([`on_items::States`]): kept ones of a frozen model ([`train_classifier`]), or
+//! Where the states come from is a value: kept ones of a frozen model ([`train_classifier`]), or
 //! those of a decoder that is trained with its heads ([`train_reward_model`]). Loss, batches and evaluation are the same.
 
 mod final_states;

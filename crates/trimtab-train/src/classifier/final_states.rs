@@ -48,9 +48,9 @@ impl FinalStates {
     pub(super) fn sha256(&self) -> String {
         let mut hash = Sha256::new();
         hash.update((self.hidden_len as u64).to_le_bytes());
-        self.values
-            .iter()
-            .for_each(|value| hash.update(value.to_le_bytes()));
+        for value in &self.values {
+            hash.update(value.to_le_bytes());
+        }
         hex(&hash.finalize())
     }
 }

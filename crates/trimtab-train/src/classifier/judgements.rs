@@ -157,13 +157,16 @@ impl Judgements {
         };
         for texts in numbers.0 {
             hash.update((texts.len() as u64).to_le_bytes());
-            texts.iter().for_each(|text| hash.update(text.to_le_bytes()));
+            for text in texts {
+                hash.update(text.to_le_bytes());
+            }
         }
-        numbers
-            .1
-            .iter()
-            .for_each(|value| hash.update(value.to_le_bytes()));
-        self.keys.iter().for_each(|key| hash.update(key.to_le_bytes()));
+        for value in numbers.1 {
+            hash.update(value.to_le_bytes());
+        }
+        for key in &self.keys {
+            hash.update(key.to_le_bytes());
+        }
         hex(&hash.finalize())
     }
 }

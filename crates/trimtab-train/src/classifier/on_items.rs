@@ -114,24 +114,28 @@ impl<M, S: States<M>> Objective<M> for OnItems<'_, S> {
     }
 }
 
+/// Task and items of each batch of an epoch.
+type EpochPlan = Vec<(usize, Vec<usize>)>;
+
 /// The training parts of all tasks as shuffled batches, each of one task, spread evenly over an epoch.
-pub(super) struct ItemSource<'a, S> {
+pub(super) struct ItemSource<'a> {
     tasks: &'a [Task<'a>],
-    states: &'a S,
     batch_len: usize,
     seed: Seed,
-    /// Epoch and batches planned last: task and items.
-    plan: Option<(u64, Vec<(usize, Vec<usize>)>)>,
+    /// Epoch and batches planned last.
+    plan: Option<(u64, EpochPlan)>,
     /// What a text counts.
     text_len: Vec<Vec<usize>>,
     is_padded: bool,
 }
 
-impl<'a, S> ItemSource<'a, S> {
-    pub(super) fn new<M>(tasks: &'a [Task<'a>], states: &'a S, batch_len: usize, seed: Seed) -> Self
-    where
-        S: States<M>,
-    {
+impl<'a> ItemSource<'a> {
+    pub(super) fn new<M>(
+        tasks: &'a [Task<'a>],
+        states: &impl States<M>,
+        batch_len: usize,
+        seed: Seed,
+    ) -> Self {
         let lens = |task: &Task<'_>| {
             let is_padded = states.is_padded();
             let len = |&item: &usize| {
@@ -144,7 +148,6 @@ impl<'a, S> ItemSource<'a, S> {
         };
         Self {
             tasks,
-            states,
             batch_len,
             seed,
             plan: None,
@@ -153,7 +156,7 @@ impl<'a, S> ItemSource<'a, S> {
         }
     }
 
-    fn plan(&self, epoch: u64) -> Vec<(usize, Vec<usize>)> {
+    fn plan(&self, epoch: u64) -> EpochPlan {
         let packing = if self.is_padded {
             Packing::Padded { window: WINDOW }
         } else {
@@ -176,7 +179,7 @@ impl<'a, S> ItemSource<'a, S> {
     }
 }
 
-impl<S> BatchSource for ItemSource<'_, S> {
+impl BatchSource for ItemSource<'_> {
     type Batch = ItemBatch;
 
     fn num_batches(&self, epoch: u64) -> usize {
@@ -191,7 +194,6 @@ impl<S> BatchSource for ItemSource<'_, S> {
     }
 
     fn batch(&mut self, epoch: u64, idx: usize) -> Result<ItemBatch, TrainError> {
-        let _ = self.states;
         if self.plan.as_ref().is_none_or(|(planned, _)| *planned != epoch) {
             self.plan = Some((epoch, self.plan(epoch)));
         }

@@ -48,9 +48,9 @@ fn sha256_of(texts: &[Vec<TokenId>]) -> String {
     let mut hasher = Sha256::new();
     for tokens in texts {
         hasher.update((tokens.len() as u64).to_le_bytes());
-        tokens
-            .iter()
-            .for_each(|token| hasher.update(token.0.to_le_bytes()));
+        for token in tokens {
+            hasher.update(token.0.to_le_bytes());
+        }
     }
     hex(&hasher.finalize())
 }

@@ -33,7 +33,9 @@ impl TextSet {
     /// The number of a text, a new one if it was not there.
     pub(crate) fn intern(&mut self, tokens: Vec<TokenId>) -> u32 {
         let mut hash = Sha256::new();
-        tokens.iter().for_each(|token| hash.update(token.0.to_le_bytes()));
+        for token in &tokens {
+            hash.update(token.0.to_le_bytes());
+        }
         let next = self.tokens.len() as u32;
         let place = *self.place_of.entry(hash.finalize().into()).or_insert(next);
         if place == next {
