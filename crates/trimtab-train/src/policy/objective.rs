@@ -14,9 +14,12 @@ use super::rl::Rl;
 use super::sft::Sft;
 use super::step_numbers::StepNumbers;
 use super::token_loss::{Reads, ResponseTokens, TokenDerivatives, TokenLoss};
-use super::vocab::{ByTokens, Side, TokenNumbers, token_numbers, vocab_gradient};
+use super::vocab::{ByTokens, KeptLogits, Side, TokenNumbers, token_numbers, vocab_gradient};
 use crate::events::Metrics;
 use crate::trainer::{Loss, Objective, Progress, Stop, Verdict};
+
+/// Logits that a piece keeps from its loss for its gradient; those beyond are made again.
+const KEPT_LOGITS_BYTES: usize = 1 << 30;
 
 /// Responses of one step in pieces.
 pub type PolicyBatch = Vec<Piece>;
@@ -162,8 +165,10 @@ impl<M: PolicyModule> PolicyLoss<M> {
             head: self.reference.head(),
         });
         let mut numbers = TokenNumbers::default();
+        let mut kept = KeptLogits::new(KEPT_LOGITS_BYTES, reads == Reads::Kl);
         if reads != Reads::Nothing {
-            numbers = token_numbers(&policy, reference.as_ref(), &piece.tokens, self.rows);
+            let sides = (&policy, reference.as_ref());
+            numbers = token_numbers(sides, &piece.tokens, self.rows, &mut kept);
         }
         let mut derivatives = self.derivatives(piece, &numbers);
         let by = ByTokens {
@@ -172,7 +177,8 @@ impl<M: PolicyModule> PolicyLoss<M> {
         };
         let reference = reference.filter(|_| reads == Reads::Kl);
         let sides = (&policy, reference.as_ref());
-        let gradient = vocab_gradient(sides, &piece.tokens, by, self.rows, head.is_tracked());
+        let how = (self.rows, head.is_tracked());
+        let gradient = vocab_gradient(sides, &piece.tokens, by, how, kept);
         if reads == Reads::Nothing {
             numbers = gradient.numbers;
             derivatives = self.derivatives(piece, &numbers);
@@ -316,5 +322,6 @@ pub fn numbers_of<M: PolicyModule>(policy: &M, reference: &M, piece: &Piece, row
         states: module.states(piece),
         head: module.head(),
     };
-    token_numbers(&side(policy), Some(&side(reference)), &piece.tokens, rows)
+    let sides = (&side(policy), Some(&side(reference)));
+    token_numbers(sides, &piece.tokens, rows, &mut KeptLogits::default())
 }

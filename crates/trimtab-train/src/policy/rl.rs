@@ -123,18 +123,18 @@ impl Weights {
     }
 }
 
-impl Rl {
-    /// `G_t` of a response: the weighted KL after each token. `[T]`
-    fn kl_to_go(&self, tokens: &ResponseTokens<'_>, weights: &Weights) -> Vec<f64> {
-        let mut sum = 0.0;
-        let mut to_go = vec![0.0; tokens.kl_nats.len()];
-        for (at, kl) in tokens.kl_nats.iter().enumerate().rev() {
-            to_go[at] = sum;
-            sum += weights.of_states[at] * kl;
-        }
-        to_go
+/// `G_t` of a response: the weighted KL after each token. `[T]`
+fn kl_to_go(tokens: &ResponseTokens<'_>, weights: &Weights) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut to_go = vec![0.0; tokens.kl_nats.len()];
+    for (at, kl) in tokens.kl_nats.iter().enumerate().rev() {
+        to_go[at] = sum;
+        sum += weights.of_states[at] * kl;
     }
+    to_go
+}
 
+impl Rl {
     /// Mean KL to go of the others at a position; past their ends it is 0.
     fn baseline(&self, to_go: &[Vec<f64>], response: usize, at: usize) -> f64 {
         // With weights by sequence it would need one of its own, and the variance is theirs anyway.
@@ -182,7 +182,7 @@ impl TokenLoss for Rl {
         let to_go: Vec<Vec<f64>> = unit
             .iter()
             .zip(&weights)
-            .map(|(tokens, weights)| self.kl_to_go(tokens, weights))
+            .map(|(tokens, weights)| kl_to_go(tokens, weights))
             .collect();
         let mut out = TokenDerivatives::default();
         let (mut num_cut, mut num_limited, mut ratio_sum, mut num_tokens) = (0, 0, 0.0, 0);

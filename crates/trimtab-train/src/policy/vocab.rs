@@ -1,7 +1,7 @@
 //! Everything of size vocabulary: log-probs, exact KL and entropy of positions, and the gradient of a loss of them.
 //!
-//! Positions are taken some rows at a time: logits are made, used and dropped, twice where a loss must be known before
-//! its gradient. The gradient by logits is written out,
+//! Positions are taken some rows at a time: logits are made, used and dropped, or kept as far as there is room where a
+//! loss must be known before its gradient. The gradient by logits is written out,
 //!
 //! ```text
 //! d log p_y / d z_v = 1[v = y] - p_v
@@ -10,6 +10,8 @@
 //!
 //! so that neither a tape nor `[positions, vocab]` exists. Each row is a pure function of its logits: results depend on
 //! neither threads nor on how rows are grouped, up to the matrix product's own order of addition.
+
+use std::collections::VecDeque;
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
@@ -77,7 +79,14 @@ impl TokenNumbers {
 }
 
 /// Numbers of all positions, `rows` at a time. `tokens`: the drawn ones. `[positions]`
-pub fn token_numbers(policy: &Side, reference: Option<&Side>, tokens: &[u32], rows: usize) -> TokenNumbers {
+///
+/// Logits are left in `kept` as far as it has room, the reference's only where it is asked to.
+pub fn token_numbers(
+    (policy, reference): (&Side, Option<&Side>),
+    tokens: &[u32],
+    rows: usize,
+    kept: &mut KeptLogits,
+) -> TokenNumbers {
     let mut out = TokenNumbers::default();
     for start in (0..policy.num_positions()).step_by(rows.max(1)) {
         let len = rows.max(1).min(tokens.len() - start);
@@ -94,8 +103,42 @@ pub fn token_numbers(policy: &Side, reference: Option<&Side>, tokens: &[u32], ro
         for numbers in of_rows {
             out.push(numbers, reference.is_some());
         }
+        kept.offer(logits, reference_logits);
     }
     out
+}
+
+/// Logits of the first positions, so that a gradient need not make them again.
+#[derive(Debug, Default)]
+pub struct KeptLogits {
+    room_bytes: usize,
+    with_reference: bool,
+    /// Of one run of rows after another; taken from the front.
+    parts: VecDeque<(TensorData, Option<TensorData>)>,
+}
+
+impl KeptLogits {
+    /// Room for so many bytes, for the reference's logits too or not.
+    pub fn new(room_bytes: usize, with_reference: bool) -> Self {
+        Self {
+            room_bytes,
+            with_reference,
+            parts: VecDeque::new(),
+        }
+    }
+
+    fn offer(&mut self, policy: TensorData, reference: Option<TensorData>) {
+        let reference = reference.filter(|_| self.with_reference);
+        let bytes = |data: &TensorData| data.num_elements() * size_of::<f32>();
+        let needed = bytes(&policy) + reference.as_ref().map_or(0, bytes);
+        if needed <= self.room_bytes {
+            self.room_bytes -= needed;
+            self.parts.push_back((policy, reference));
+        } else {
+            // What is kept is a beginning without gaps.
+            self.room_bytes = 0;
+        }
+    }
 }
 
 /// A gradient by states and by the head.
@@ -120,21 +163,23 @@ pub struct ByTokens<'a> {
 
 /// The gradient of a loss whose derivatives by each position's numbers are given, `rows` positions at a time.
 ///
-/// `reference` must be there where `by.kl` is.
+/// `reference` must be there where `by.kl` is. `kept`: logits of the same sides and rows, or nothing.
 pub fn vocab_gradient(
     (policy, reference): (&Side, Option<&Side>),
     tokens: &[u32],
     by: ByTokens<'_>,
-    rows: usize,
-    with_head: bool,
+    (rows, with_head): (usize, bool),
+    mut kept: KeptLogits,
 ) -> VocabGradient {
     let mut numbers = TokenNumbers::default();
     let mut by_states = Vec::new();
     let mut by_head: Option<Tensor<2>> = None;
     for start in (0..policy.num_positions()).step_by(rows.max(1)) {
         let len = rows.max(1).min(tokens.len() - start);
-        let mut logits = policy.logits(start, len);
-        let reference_logits = reference.map(|side| side.logits(start, len));
+        let (mut logits, reference_logits) = kept.parts.pop_front().unwrap_or_else(|| {
+            let reference_logits = reference.map(|side| side.logits(start, len));
+            (policy.logits(start, len), reference_logits)
+        });
         let of_rows = map_rows(
             &mut logits,
             reference_logits.as_ref(),

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::TensorData;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::params_of;
 use crate::error::TrainError;
 use crate::events::Metrics;
-use crate::files::{create_dir, write_atomic};
+use crate::files::{create_dir, write_atomic_by};
 
 /// The one entry of the file's metadata.
 const META_KEY: &str = "trimtab";
@@ -157,16 +157,16 @@ impl Checkpoint {
             TensorView::new(Dtype::F32, data.shape().as_slice().to_vec(), data.as_bytes())
                 .map(|view| (name, view))
         });
-        let bytes = views
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|views| {
-                safetensors::serialize(views, Some(HashMap::from([(META_KEY.to_owned(), meta)])))
-            })
-            .map_err(|error| TrainError::bad_file(path, error.to_string()))?;
+        let bad = |error: SafeTensorError| TrainError::bad_file(path, error.to_string());
+        let views = views.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+        let meta = Some(HashMap::from([(META_KEY.to_owned(), meta)]));
         if let Some(folder) = path.parent() {
             create_dir(folder)?;
         }
-        write_atomic(path, &bytes)
+        // Tensor by tensor: a second copy of weights and moments in memory would be a step's peak.
+        write_atomic_by(path, |temporary| {
+            safetensors::serialize_to_file(views, meta, temporary).map_err(bad)
+        })
     }
 
     /// Reads a checkpoint.

@@ -84,9 +84,7 @@ impl DrawResponses<TablePolicy> for Enumerated<'_> {
         let responses = self.world.responses.iter().zip(law);
         let of = |(response, prob): (&Vec<u32>, f64)| PolicyResponse {
             reward: (self.score)(response),
-            ..self
-                .world
-                .response(response, 0, prob * self.world.responses.len() as f64)
+            ..World::response(response, 0, prob * self.world.responses.len() as f64)
         };
         Ok(responses.map(of).collect())
     }
@@ -111,7 +109,7 @@ impl DrawResponses<TablePolicy> for Sampled<'_> {
             let response = &self.world.responses[drawn.unwrap_or(law.len() - 1)];
             PolicyResponse {
                 reward: (self.score)(response),
-                ..self.world.response(response, idx / 8, 1.0)
+                ..World::response(response, idx / 8, 1.0)
             }
         };
         Ok((0..128).map(draw).collect())

@@ -1,6 +1,8 @@
 //! Gradients of policies' losses: by enumeration where they are expectations, by finite differences where they are not.
 
 use burn::optim::GradientsParams;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use proptest::prelude::*;
 use trimtab_train::policy::bonbon::BonBon;
 use trimtab_train::policy::dpo::Dpo;
@@ -11,6 +13,7 @@ use trimtab_train::policy::rl::{Rl, advantages};
 use trimtab_train::policy::sft::Sft;
 use trimtab_train::policy::source::{Unit, units_by_prompt};
 use trimtab_train::policy::token_loss::Reads;
+use trimtab_train::policy::vocab::{ByTokens, KeptLogits, Side, token_numbers, vocab_gradient};
 use trimtab_train::policy::{
     Advantage, Importance, PolicyResponse, ResponseTokens, TokenDerivatives, TokenLoss,
 };
@@ -89,7 +92,7 @@ fn expected_gradient(world: &World, logits: &[f64]) -> Vec<f64> {
 
 /// All responses, each as often as `weights` say, each with a key of its own.
 fn all_responses(world: &World, weights: &[f64]) -> Vec<PolicyResponse> {
-    let response = |((key, tokens), &weight): ((u64, &Vec<u32>), &f64)| world.response(tokens, key, weight);
+    let response = |((key, tokens), &weight): ((u64, &Vec<u32>), &f64)| World::response(tokens, key, weight);
     (0..).zip(&world.responses).zip(weights).map(response).collect()
 }
 
@@ -186,8 +189,8 @@ fn leave_one_out_baselines_leave_the_expected_gradient_as_it_is() {
     for (first, first_prob) in world.responses.iter().zip(&law) {
         for (second, second_prob) in world.responses.iter().zip(&law) {
             let weight = first_prob * second_prob / 2.0;
-            responses.push(world.response(first, key, weight));
-            responses.push(world.response(second, key, weight));
+            responses.push(World::response(first, key, weight));
+            responses.push(World::response(second, key, weight));
             key += 1;
         }
     }
@@ -338,5 +341,88 @@ fn advantages_are_as_their_papers_say() {
     check(&[1.0], Advantage::LeaveOneOut, &[0.75]);
     for kind in [Advantage::LeaveOneOut, Advantage::Group] {
         check(&[2.0, 2.0], kind, &[0.0, 0.0]);
+    }
+}
+
+/// States, heads and derivatives of five positions over a vocabulary of nine.
+fn vocabulary() -> (Side, Side, [u32; 5], [f64; 5], [f64; 5]) {
+    let wave = |rows: usize, columns: usize, speed: f32| {
+        let values: Vec<f32> = (0..rows * columns).map(|at| (speed * at as f32).sin()).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
+    };
+    let policy = Side {
+        states: wave(5, 6, 0.7),
+        head: wave(9, 6, 1.3),
+    };
+    let reference = Side {
+        states: wave(5, 6, 0.8),
+        head: wave(9, 6, 1.1),
+    };
+    let by_log_prob = [1.0, -0.5, 0.0, 2.0, -1.0];
+    let by_kl = [0.3, 0.0, 0.7, 0.1, 0.2];
+    (policy, reference, [0, 8, 3, 3, 1], by_log_prob, by_kl)
+}
+
+#[test]
+fn the_written_out_gradient_of_the_vocabulary_is_that_of_a_tape() {
+    let (policy, reference, tokens, by_log_prob, by_kl) = vocabulary();
+    let by = ByTokens {
+        log_prob: &by_log_prob,
+        kl: &by_kl,
+    };
+    let sides = (&policy, Some(&reference));
+    let got = vocab_gradient(sides, &tokens, by, (2, true), KeptLogits::default());
+
+    let on_tape = |tensor: &Tensor<2>| Tensor::from_inner(tensor.clone()).require_grad();
+    let (states, head) = (on_tape(&policy.states), on_tape(&policy.head));
+    let log_probs = log_softmax(states.clone().matmul(head.clone().transpose()), 1);
+    let logits = reference
+        .states
+        .clone()
+        .matmul(reference.head.clone().transpose());
+    let reference_log_probs = Tensor::from_inner(log_softmax(logits, 1));
+    let ids = TensorData::new(tokens.map(|token| token as i32).to_vec(), [5, 1]);
+    let taken = log_probs
+        .clone()
+        .gather(1, Tensor::<2, Int>::from_data(ids, &states.device()));
+    let kl = (log_probs.clone().exp() * (log_probs - reference_log_probs)).sum_dim(1);
+    let constant = |values: [f64; 5]| {
+        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [5, 1]), &states.device())
+    };
+    let loss = (taken.clone() * constant(by_log_prob)).sum() + (kl.clone() * constant(by_kl)).sum();
+    let grads = loss.backward();
+    let close = |got: Vec<f32>, expected: Vec<f32>, name: &str| {
+        let error = crate::decoder::relative_error(&got, &expected);
+        assert!(error < 1e-5, "{name}: relative error {error}");
+    };
+    close(values(got.states), values(states.grad(&grads).unwrap()), "states");
+    close(
+        values(got.head.unwrap()),
+        values(head.grad(&grads).unwrap()),
+        "head",
+    );
+    let floats = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+    close(floats(&got.numbers.kl_nats), values(kl), "KL");
+    close(floats(&got.numbers.log_probs), values(taken), "log-probs");
+}
+
+#[test]
+fn logits_that_were_kept_change_nothing() {
+    let (policy, reference, tokens, by_log_prob, by_kl) = vocabulary();
+    let by = ByTokens {
+        log_prob: &by_log_prob,
+        kl: &by_kl,
+    };
+    let sides = (&policy, Some(&reference));
+    let again = vocab_gradient(sides, &tokens, by, (2, true), KeptLogits::default());
+    // Room for everything, and for the first two of three parts.
+    for room in [1 << 20, 2 * 2 * 2 * 9 * 4] {
+        let mut kept = KeptLogits::new(room, true);
+        let numbers = token_numbers(sides, &tokens, 2, &mut kept);
+        assert_eq!(numbers, again.numbers);
+        let got = vocab_gradient(sides, &tokens, by, (2, true), kept);
+        assert_eq!(values(got.states), values(again.states.clone()));
+        assert_eq!(values(got.head.unwrap()), values(again.head.clone().unwrap()));
     }
 }

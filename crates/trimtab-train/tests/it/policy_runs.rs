@@ -280,8 +280,9 @@ fn given(objective: PolicyObjective, depth: PolicyDepth) -> PolicyTrainConfig {
     PolicyTrainConfig {
         objective,
         depth,
-        epochs: 3,
-        responses_per_step: 8,
+        epochs: 6,
+        // All of them in every step, so that losses differ by the weights alone.
+        responses_per_step: 1000,
         ..config()
     }
 }
@@ -325,9 +326,7 @@ fn every_method_lowers_its_own_loss_at_every_depth() {
             };
             let policy =
                 train_policy(&config, &base(), data, &RunDir::new(folder.path(), "t"), on_event).unwrap();
-            let half = losses.len() / 2;
-            let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-            let (before, after) = (mean(&losses[..half]), mean(&losses[half..]));
+            let (before, after) = (losses[0], losses[losses.len() - 1]);
             // The value of `rl` is made of rewards, which are given here.
             let is_constant = matches!(objective, PolicyObjective::Rl { .. });
             assert!(
@@ -340,6 +339,46 @@ fn every_method_lowers_its_own_loss_at_every_depth() {
             assert!(policy.skipped["empty response"] >= 6, "{:?}", policy.skipped);
         }
     }
+}
+
+/// Responses that cannot be used, with what is said of them.
+fn unusable() -> [(PolicyResponse, &'static str); 4] {
+    let good = || PolicyResponse {
+        prompt_token_ids: vec![1],
+        token_ids: vec![2],
+        weight: 1.0,
+        ..PolicyResponse::default()
+    };
+    [
+        (
+            PolicyResponse {
+                reward: f64::NAN,
+                ..good()
+            },
+            "reward NaN",
+        ),
+        (
+            PolicyResponse {
+                token_ids: vec![40],
+                ..good()
+            },
+            "outside the vocabulary of 40",
+        ),
+        (
+            PolicyResponse {
+                sampler_log_probs: vec![-1.0, -1.0],
+                ..good()
+            },
+            "2 log-probs of the sampler, expected 1",
+        ),
+        (
+            PolicyResponse {
+                token_ids: vec![2; 300],
+                ..good()
+            },
+            "longer than the context",
+        ),
+    ]
 }
 
 #[test]
@@ -390,43 +429,7 @@ fn data_that_cannot_be_learned_from_is_counted_or_refused() {
         PolicyData::OnPolicy(&mut engine),
         "only the objective rl",
     );
-    let good = || PolicyResponse {
-        prompt_token_ids: vec![1],
-        token_ids: vec![2],
-        weight: 1.0,
-        ..PolicyResponse::default()
-    };
-    let bad: [(PolicyResponse, &str); 4] = [
-        (
-            PolicyResponse {
-                reward: f64::NAN,
-                ..good()
-            },
-            "reward NaN",
-        ),
-        (
-            PolicyResponse {
-                token_ids: vec![40],
-                ..good()
-            },
-            "outside the vocabulary of 40",
-        ),
-        (
-            PolicyResponse {
-                sampler_log_probs: vec![-1.0, -1.0],
-                ..good()
-            },
-            "2 log-probs of the sampler, expected 1",
-        ),
-        (
-            PolicyResponse {
-                token_ids: vec![2; 300],
-                ..good()
-            },
-            "longer than the context",
-        ),
-    ];
-    for (response, expect) in bad {
+    for (response, expect) in unusable() {
         let data = PolicyData::Responses {
             responses: &[response],
             probe: None,

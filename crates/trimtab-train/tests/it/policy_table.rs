@@ -121,7 +121,7 @@ impl World {
     }
 
     /// A response with its own key or another's.
-    pub(crate) fn response(&self, token_ids: &[u32], key: u64, weight: f64) -> PolicyResponse {
+    pub(crate) fn response(token_ids: &[u32], key: u64, weight: f64) -> PolicyResponse {
         PolicyResponse {
             key,
             prompt_token_ids: vec![0],
