@@ -158,7 +158,7 @@ impl Sample {
             Some(clopper_pearson(right, all, self.bootstrap.level))
         };
         Share {
-            share: right as f64 / all.max(1) as f64,
+            value: right as f64 / all.max(1) as f64,
             interval,
             num_items: all,
         }
@@ -166,7 +166,7 @@ impl Sample {
 }
 
 struct Share {
-    share: f64,
+    value: f64,
     interval: Option<Interval>,
     num_items: u64,
 }
@@ -271,7 +271,7 @@ fn accuracy(sample: &Sample, margins: &[f64], is_member: &dyn Fn(usize) -> bool)
     let share = sample.share(margins.len(), is_member, &|idx| margins[idx] > 0.0);
     let ties = |&(idx, margin): &(usize, &f64)| is_member(idx) && *margin == 0.0;
     Accuracy {
-        accuracy: share.share,
+        accuracy: share.value,
         accuracy_ci: share.interval,
         num_items: share.num_items,
         num_ties: margins.iter().enumerate().filter(ties).count() as u64,
@@ -292,7 +292,7 @@ fn calibration(sample: &Sample, predictions: &[(f64, bool)]) -> Calibration {
             range: [bin, bin + 1].map(|end| end as f64 / NUM_BINS as f64),
             num_items: share.num_items,
             predicted,
-            observed: share.share,
+            observed: share.value,
             observed_ci: share.interval,
         })
     });

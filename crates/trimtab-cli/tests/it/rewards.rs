@@ -133,12 +133,10 @@ fn several_heads_share_a_folder_and_are_named() {
     let label = |idx: usize| format!("{{\"t\": \"text {}\", \"s\": {}}}", "a".repeat(idx % 7), idx % 2);
     let labels: Vec<String> = (0..40).map(label).collect();
     world.write("texts.json", &format!("[{}]", labels.join(",\n")));
-    let lines = format!(
-        "output = \"logit\"\n[[heads]]\nname = \"kind\"\npairs = \"pairs.jsonl\"\ntest = {{ skip = 20 }}\nlimit = 20\n\
+    let lines = "output = \"logit\"\n[[heads]]\nname = \"kind\"\npairs = \"pairs.jsonl\"\ntest = { skip = 20 }\nlimit = 20\n\
          [[heads]]\nname = \"odd\"\nlabels = \"texts.json\"\ntext = \"t\"\nlabel = \"s\"\nsample = 20\n\
-         max_response_tokens = 5\ntest = {{ fraction = 0.3 }}"
-    );
-    let report = train(&world, "both", &lines);
+         max_response_tokens = 5\ntest = { fraction = 0.3 }";
+    let report = train(&world, "both", lines);
     let heads = report["heads"].as_array().unwrap();
     assert_eq!(heads[0]["reward"], "head:both#kind");
     let kind = &heads[0]["held_out"];
