@@ -95,8 +95,8 @@ pub(crate) fn train_reward(config: &RewardConfig, options: &TrainOptions) -> Res
         (trained, text_states(&texts, &config.run.precision, &own)?)
     };
     let heads = heads.iter().zip(trained).map(|(head, trained)| {
-        let place = Place::new(config, &options.out, head.name);
-        let card = card(config, &place, (&base, head), &trained)?;
+        let place = Place::new(config, &options.out, head.name)?;
+        let card = card(config, &place, (&base, head), &trained);
         let card = write_scorer(&place.folder, &card, &trained.scorer.weights)
             .with_context(|| format!("cannot write the reward in {}", place.folder.display()))?;
         Ok(HeadReport {
@@ -277,8 +277,8 @@ struct Place {
 }
 
 impl Place {
-    fn new(config: &RewardConfig, out: &Path, head: Option<&str>) -> Self {
-        match head {
+    fn new(config: &RewardConfig, out: &Path, head: Option<&str>) -> Result<Self> {
+        Ok(match head {
             Some(head) => Self {
                 folder: out.join(head),
                 name: head.to_owned(),
@@ -286,10 +286,10 @@ impl Place {
             },
             None => Self {
                 folder: out.to_owned(),
-                name: scorer_name(config.run.name.as_ref(), out).unwrap_or_default(),
+                name: scorer_name(config.run.name.as_ref(), out)?,
                 reward: format!("head:{}", out.display()),
             },
-        }
+        })
     }
 }
 
@@ -298,7 +298,7 @@ fn card(
     place: &Place,
     (base, head): (&ScorerBase, &HeadData<'_>),
     trained: &Trained,
-) -> Result<ScorerCard> {
+) -> ScorerCard {
     let unit = match config.output {
         Output::Logit => LOGIT,
         Output::LogProbability => LOG_PROBABILITY,
@@ -307,7 +307,7 @@ fn card(
         Verdicts::Labels { .. } => ("label", 1),
         Verdicts::Pairs { .. } => ("preference", 2),
     };
-    Ok(ScorerCard {
+    ScorerCard {
         format_version: FORMAT_VERSION,
         name: place.name.clone(),
         objective: "classifier".to_owned(),
@@ -321,5 +321,5 @@ fn card(
         source_revision: env!("CARGO_PKG_VERSION").to_owned(),
         weights_sha256: String::new(),
         model: trained.model.clone(),
-    })
+    }
 }
