@@ -10,6 +10,18 @@
 //! The layers: [`ReferenceQuantiles`] makes calibrated rewards, [`Transform`] what is trained on, [`Procedure`] what
 //! happens at inference, and the analysis puts the latter two together. Pure functions; no file, no model, no
 //! prompt. Integrals are adaptive, by a library, and in log space.
+//!
+//! ```
+//! use trimtab_infalign::{Procedure, Transform, analyze, policy_at_kl};
+//!
+//! // Trained for the standard win rate, or for best-of-4, at the same KL: what best-of-4 makes of them.
+//! let best_of_4: Procedure = "bon:4".parse()?;
+//! let plain = analyze(&policy_at_kl(&Transform::Identity, 0.5)?, &best_of_4)?;
+//! let aware = analyze(&policy_at_kl(&Transform::Exp { t: 10.0 }, 0.5)?, &best_of_4)?;
+//! assert!(aware.standard_win_rate < plain.standard_win_rate);
+//! assert!(aware.win_rate > plain.win_rate + 0.07);
+//! # Ok::<(), trimtab_infalign::InfalignError>(())
+//! ```
 
 mod density;
 mod design;
