@@ -52,8 +52,8 @@ pub mod tensorboard;
 pub mod trainer;
 
 pub use classifier::{
-    FinalStates, Judgements, RewardTask, TrainedRewardModel, Verdicts, classifier_data_sha256, train_classifier,
-    train_reward_model,
+    FinalStates, Judgements, RewardTask, TrainedRewardModel, Verdicts, classifier_data_sha256,
+    train_classifier, train_reward_model,
 };
 pub use config::{
     ClassifierTrainConfig, OptimConfig, Schedule, ScorerDepth, ScorerObjective, ScorerTrainConfig, Select,

@@ -72,10 +72,13 @@ fn run(
         .module
 }
 
+/// A reward of a response.
+type Score<'a> = &'a dyn Fn(&[u32]) -> f64;
+
 /// Draws every response, as often as the policy would.
 struct Enumerated<'a> {
     world: &'a World,
-    score: &'a dyn Fn(&[u32]) -> f64,
+    score: Score<'a>,
 }
 
 impl DrawResponses<TablePolicy> for Enumerated<'_> {
@@ -93,7 +96,7 @@ impl DrawResponses<TablePolicy> for Enumerated<'_> {
 /// Draws groups of eight.
 struct Sampled<'a> {
     world: &'a World,
-    score: &'a dyn Fn(&[u32]) -> f64,
+    score: Score<'a>,
 }
 
 impl DrawResponses<TablePolicy> for Sampled<'_> {
@@ -171,7 +174,7 @@ fn the_policy_gradient_finds_the_tilted_reference_for_raw_and_transformed_reward
     let top = |response: &[u32]| (10.0 * (calibrated(&world, response) - 1.0)).exp();
     let low = |response: &[u32]| -(-10.0 * calibrated(&world, response)).exp();
     let identity = |response: &[u32]| calibrated(&world, response);
-    let cases: [(&str, &dyn Fn(&[u32]) -> f64, f64); 4] = [
+    let cases: [(&str, Score<'_>, f64); 4] = [
         ("raw", &World::reward, 0.5),
         ("identity", &identity, 0.25),
         ("exp:10", &top, 0.3),
