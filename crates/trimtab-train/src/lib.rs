@@ -51,6 +51,9 @@ mod scorer;
 pub mod tensorboard;
 pub mod trainer;
 
+// Products of tensors are this crate's, which leaves AVX-512 off where nobody asks for it.
+use gemm as _;
+
 pub use classifier::{
     FinalStates, Judgements, RewardTask, TrainedRewardModel, Verdicts, classifier_data_sha256,
     train_classifier, train_reward_model,
