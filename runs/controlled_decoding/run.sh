@@ -36,7 +36,7 @@ sentiment() {
   rollouts
   "$trimtab" train reward runs/infalign/imdb_sentiment.toml --out out/cd/sentiment
   # Scored once, since every training would score them again.
-  "$trimtab" rollout --responses out/cd/rollouts --system "${short[1]}" --reward length --reward head:out/cd/sentiment \
+  "$trimtab" rollout --responses out/cd/rollouts --system "${short[1]}" --reward head:out/cd/sentiment \
     --out out/cd/rollouts_sentiment
   scorers sentiment_fudge
   scorers sentiment_cdq
