@@ -1,8 +1,8 @@
 //! Calibration: responses of the reference and their rewards, beside which any reward becomes a quantile (InfAlign B4).
 //!
 //! The folder is a rollout folder, drawn, scored and resumed like any other; what calibration adds is read from it, a
-//! prompt at a time ([`folder`]), and summed up beside it ([`summary`]). [`export`] writes rows for other trainers, and
-//! [`learn`] fits a head that says the quantile without samples.
+//! prompt at a time ([`folder`]), and summed up beside it ([`summary`]). [`mod@export`] writes rows for other trainers, and
+//! [`mod@learn`] fits a head that says the quantile without samples.
 
 mod export;
 mod folder;
