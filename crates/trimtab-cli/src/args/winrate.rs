@@ -25,10 +25,8 @@ Procedures:
   cd-block:k=K,m=M   blockwise controlled decoding with --scorer, on both sides
 
 Examples:
-  trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample \\
-    --reward head:sentiment --prompts openings.txt --raw
-  trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 \\
-    --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate")]
+  trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample --reward head:sentiment --prompts openings.txt --raw
+  trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct EvalWinrateArgs {
     /// Policies: folders that `train align` left, or any models with the reference's vocabulary.
