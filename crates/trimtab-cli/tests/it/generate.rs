@@ -234,7 +234,10 @@ fn bench_decode_has_the_stable_keys() {
         assert!((shares - 1.0).abs() < 0.02, "shares sum to {shares}");
     }
     let steered = &report["steered"][0];
-    assert_eq!((&steered["batch"], &steered["block_tokens"]), (&3.into(), &2.into()));
+    assert_eq!(
+        (&steered["batch"], &steered["block_tokens"]),
+        (&3.into(), &2.into())
+    );
     assert!(steered["cd_block_first_block_ms"].as_f64().unwrap() > 0.0);
     let reencoding = &report["reencoding"];
     assert_eq!(
