@@ -14,7 +14,7 @@ fn solved(procedure: &str, beta: f64) -> FixedPoint {
 }
 
 #[test]
-fn small_steps_lead_to_the_polynomial_of_the_notes() {
+fn small_kl_leads_to_the_polynomial_of_the_limit() {
     // beta to infinity: N^2 / (2N-1) u^(2N-1), up to a constant; mirrored for worst-of-N (B5).
     for n in [1_i32, 2, 4] {
         let (best, worst) = (solved(&format!("bon:{n}"), 1e7), solved(&format!("won:{n}"), 1e7));

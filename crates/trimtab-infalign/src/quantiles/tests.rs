@@ -93,7 +93,7 @@ fn the_estimator_is_unbiased_with_the_stated_error() {
 }
 
 #[test]
-fn average_errors_are_those_of_the_notes() {
+fn average_errors_are_the_derived_ones() {
     // The printed root mean square errors of B4.
     for (num_samples, expect) in [(4, 0.204), (10, 0.129), (32, 0.072), (100, 0.041), (1000, 0.013)] {
         assert!(

@@ -5,7 +5,7 @@ type Rows = [(&'static str, [f64; 5]); 11];
 
 const PROCEDURES: [&str; 5] = ["sample", "bon:2", "bon:4", "won:2", "won:4"];
 
-/// InfAlign B7 of the notes, derived there by other code and checked by Monte Carlo.
+/// Derived before this crate was written, by other code, and checked by Monte Carlo.
 const AT_KL_QUARTER: Rows = [
     ("identity", [0.6989, 0.7198, 0.7304, 0.7486, 0.7847]),
     ("log", [0.6902, 0.6902, 0.6902, 0.7637, 0.8364]),
@@ -46,7 +46,7 @@ fn win_rate(policy: &Density, procedure: &str) -> f64 {
 }
 
 #[test]
-fn all_cells_of_the_notes_are_reproduced_to_the_printed_digits() {
+fn all_cells_of_the_table_are_reproduced_to_the_printed_digits() {
     let mut wrong = Vec::new();
     for (kl_nats, rows) in [(0.25, AT_KL_QUARTER), (0.5, AT_KL_HALF)] {
         for (transform, expected) in rows {
@@ -66,7 +66,7 @@ fn all_cells_of_the_notes_are_reproduced_to_the_printed_digits() {
 }
 
 #[test]
-fn betas_are_those_of_the_notes() {
+fn betas_are_those_of_the_table() {
     let check = |transform: &str, betas: [(f64, &str); 3]| {
         for (kl_nats, expect) in betas {
             let beta = at_kl(transform, kl_nats).beta();
