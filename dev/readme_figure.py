@@ -1,10 +1,11 @@
-"""Makes docs/quickstart.svg, the README's figure, from the report of `trimtab quickstart`.
+"""Makes figures of README and docs from reports: docs/quickstart.svg from that of `trimtab quickstart`.
 
     cargo run --release -- quickstart --out out/quickstart
     python3 dev/readme_figure.py out/quickstart/report.html docs/quickstart.svg
+    python3 dev/readme_figure.py out/cd/e1/report.html docs/e1_length.svg reward-by-tokens reward-by-kl
 
-Takes the report's figures of reward and win rate against KL as they are and puts them side by side with the report's
-own style, so that the README shows nothing that the program did not draw. Knows no numbers.
+Takes two of the report's figures (by default reward and win rate against KL) as they are and puts them side by side with
+the report's own style, so that the README shows nothing that the program did not draw. Knows no numbers.
 """
 
 import re
@@ -13,15 +14,18 @@ import sys
 WIDTH, HEIGHT = 420, 300
 
 
-def main(report_path, figure_path):
+def main(report_path, figure_path, *names):
     report = open(report_path, encoding="utf-8").read()
-    figures = re.findall(r"<svg viewBox=\"0 0 420 300\".*?</svg>", report, flags=re.S)[:2]
+    figures = re.findall(r"<svg viewBox=\"0 0 420 300\".*?</svg>", report, flags=re.S)
+    if names:
+        figures = [figure for name in names for figure in figures if f'"{name}-title"' in figure]
+    figures = figures[:2]
     if len(figures) != 2:
-        sys.exit(f"{report_path} has {len(figures)} figures of the expected size, 2 are needed")
+        sys.exit(f"{report_path} has {len(figures)} of the figures, 2 are needed")
     style = re.search(r"<style>(.*?)</style>", report, flags=re.S).group(1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {HEIGHT}" width="{2 * WIDTH}" height="{HEIGHT}" '
-        'role="img" aria-label="Reward and win rate of the quickstart against KL">',
+        'role="img" aria-label="Figures of a report">',
         f"<style>{style}\nsvg {{ font-family: system-ui, sans-serif; }}</style>",
         '<rect width="100%" height="100%" fill="var(--page)"/>',
     ]
@@ -34,6 +38,6 @@ def main(report_path, figure_path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 5):
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
