@@ -43,7 +43,7 @@ stories() { # out, then configurations
   mapfile -t policies < <(policies "$@")
   "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
     --reward "head:$out/sentiment_stories" --judge length --prompts "$here/story_openings.txt" --skip 80 --raw \
-    --max-new-tokens 64 --per-prompt 32 --out "$folder"
+    --max-new-tokens 32 --per-prompt 32 --out "$folder"
 }
 
 i1() {
