@@ -22,7 +22,7 @@ pub(crate) use analyze::{AnalyzeCommand, AnalyzeDesignArgs, AnalyzeInfalignArgs,
 pub(crate) use bench_train::{BenchTrainArgs, TrainMethod};
 pub(crate) use calibrate::{CalibrateArgs, ExportCommand, ExportRewardsArgs, Trainer};
 pub(crate) use eval::{EvalCommand, EvalPreferenceArgs};
-pub(crate) use rollout::RolloutArgs;
+pub(crate) use rollout::{DrawArgs, RolloutArgs};
 pub(crate) use steering::SteeringArgs;
 pub(crate) use train::{TrainAlignArgs, TrainArgs, TrainCommand};
 pub(crate) use winrate::EvalWinrateArgs;

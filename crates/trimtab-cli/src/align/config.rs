@@ -8,7 +8,7 @@ use trimtab_infalign::{Procedure, Transform};
 use trimtab_reward::RewardSpec;
 use trimtab_train::policy::{PolicyObjective, PolicyTrainConfig};
 
-use crate::args::{PrecisionName, RolloutArgs, RunArgs, Source, parse_precision};
+use crate::args::{DrawArgs, PrecisionName, RolloutArgs, RunArgs, Source, parse_precision};
 use crate::prompts::{BUILTIN, BUILTIN_TRAINING, without_bom};
 use crate::rollout;
 
@@ -428,17 +428,19 @@ impl AlignConfig {
             model: self.model.clone(),
             prompts: self.prompts.clone(),
             responses: None,
-            dialogue: self.dialogue,
-            skip: self.skip,
-            num_prompts: self.num_prompts,
-            drop_long: self.drop_long,
+            draw: DrawArgs {
+                dialogue: self.dialogue,
+                skip: self.skip,
+                num_prompts: self.num_prompts,
+                drop_long: self.drop_long,
+                max_new_tokens: self.max_new_tokens,
+                stop: self.stop.clone(),
+                seed: self.calibration.seed,
+                system: self.system.clone(),
+                raw: self.raw,
+            },
             per_prompt: self.calibration.per_prompt,
-            max_new_tokens: self.max_new_tokens,
             decode: rollout::reference(),
-            stop: self.stop.clone(),
-            seed: self.calibration.seed,
-            system: self.system.clone(),
-            raw: self.raw,
             reward: vec![self.reward.clone()],
             out,
             rows_per_shard: rollout::ROWS_PER_SHARD,

@@ -55,8 +55,8 @@ impl Prepared {
         let policy = run.source.into();
         let model = ReadyModel::open(&args.model, policy, run.precision.plan, run.threads)?;
         let style = PromptStyle {
-            raw: args.raw,
-            system: args.system.clone(),
+            raw: args.draw.raw,
+            system: args.draw.system.clone(),
         };
         let models = Models {
             generator: &model,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use trimtab_infalign::{TRANSFORMS, Transform};
 use trimtab_reward::RewardSpec;
 
-use super::{RunArgs, count, parse_reward, parse_stop};
+use super::{DrawArgs, RunArgs, count, parse_reward};
 
 /// Arguments of `calibrate`.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +23,6 @@ Examples:
   trimtab calibrate --model stories15m --raw --prompts openings.txt --reward length --per-prompt 100 --out cal
   trimtab calibrate --prompts hh.jsonl.gz --num-prompts 500 --reward head:harmless --out cal --learn cal/quantile
   trimtab export rewards cal --transform exp:10 --for trl > rewards.jsonl")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct CalibrateArgs {
     /// The reference: alias, `org/name` of the hub, or a path.
     #[arg(long, short, default_value = "smollm2-135m-instruct")]
@@ -34,36 +33,9 @@ pub(crate) struct CalibrateArgs {
     /// Prompts, as `rollout` takes them.
     #[arg(long, short, value_name = "FILE", help_heading = "Data")]
     pub(crate) prompts: String,
-    /// Take dialogues up to their last answer as prompts, not their first turn alone.
-    #[arg(long, help_heading = "Data")]
-    pub(crate) dialogue: bool,
-    /// Distinct prompts to pass over.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
-    pub(crate) skip: u64,
-    /// Most prompts to take after those; all if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Data")]
-    pub(crate) num_prompts: Option<u64>,
-    /// Leave out prompts that do not fit the model's context, instead of refusing them; they are counted.
-    #[arg(long, help_heading = "Data")]
-    pub(crate) drop_long: bool,
     /// K, responses of the reference to each prompt.
     #[arg(long, value_name = "K", default_value_t = 100, value_parser = count(1), help_heading = "Sampling")]
     pub(crate) per_prompt: usize,
-    /// Most tokens of a response; 256, or half of the model's context if that is less.
-    #[arg(long, short = 'n', value_name = "N", value_parser = count(1), help_heading = "Sampling")]
-    pub(crate) max_new_tokens: Option<usize>,
-    /// Text that ends a response; may be given several times.
-    #[arg(long, value_name = "TEXT", value_parser = parse_stop, help_heading = "Sampling")]
-    pub(crate) stop: Vec<String>,
-    /// Seed of everything random.
-    #[arg(long, default_value_t = 0, help_heading = "Sampling")]
-    pub(crate) seed: u64,
-    /// System message before each prompt.
-    #[arg(long, conflicts_with = "raw", help_heading = "Sampling")]
-    pub(crate) system: Option<String>,
-    /// Continue the prompts as they are, without the model's chat template.
-    #[arg(long, help_heading = "Sampling")]
-    pub(crate) raw: bool,
     /// Folder for responses and calibration; a run that was stopped goes on there.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -74,6 +46,8 @@ pub(crate) struct CalibrateArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) draw: DrawArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

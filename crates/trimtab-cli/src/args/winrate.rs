@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use trimtab_reward::RewardSpec;
 
-use super::{RunArgs, count, parse_reward, parse_stop};
+use super::{DrawArgs, RunArgs, count, parse_reward};
 use crate::steering::ScorerTerm;
 use crate::winrate::EvalProcedure;
 
@@ -27,7 +27,6 @@ Procedures:
 Examples:
   trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample --reward head:sentiment --prompts openings.txt --raw
   trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag that users type")]
 pub(crate) struct EvalWinrateArgs {
     /// Policies: folders that `train align` left, or any models with the reference's vocabulary.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
@@ -48,18 +47,6 @@ pub(crate) struct EvalWinrateArgs {
     /// Prompts, as `rollout` takes them; ones that training has not seen.
     #[arg(long, short, value_name = "FILE", help_heading = "Data")]
     pub(crate) prompts: String,
-    /// Take dialogues up to their last answer as prompts, not their first turn alone.
-    #[arg(long, help_heading = "Data")]
-    pub(crate) dialogue: bool,
-    /// Distinct prompts to pass over, e.g. those of training.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
-    pub(crate) skip: u64,
-    /// Most prompts to take after those; all if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Data")]
-    pub(crate) num_prompts: Option<u64>,
-    /// Leave out prompts that do not fit the context, instead of refusing them.
-    #[arg(long, help_heading = "Data")]
-    pub(crate) drop_long: bool,
     /// Responses of each side to each prompt; at least the greatest N of the procedures.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count(1), help_heading = "Sampling")]
     pub(crate) per_prompt: usize,
@@ -69,21 +56,6 @@ pub(crate) struct EvalWinrateArgs {
     /// Responses of each side to each prompt by cd-block.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1), help_heading = "Sampling")]
     pub(crate) steered_per_prompt: usize,
-    /// Most tokens of a response; 256, or half of the model's context if that is less.
-    #[arg(long, short = 'n', value_name = "N", value_parser = count(1), help_heading = "Sampling")]
-    pub(crate) max_new_tokens: Option<usize>,
-    /// Text that ends a response; may be given several times.
-    #[arg(long, value_name = "TEXT", value_parser = parse_stop, help_heading = "Sampling")]
-    pub(crate) stop: Vec<String>,
-    /// Seed of everything random.
-    #[arg(long, default_value_t = 0, help_heading = "Sampling")]
-    pub(crate) seed: u64,
-    /// System message before each prompt.
-    #[arg(long, conflicts_with = "raw", help_heading = "Sampling")]
-    pub(crate) system: Option<String>,
-    /// Continue the prompts as they are, without the model's chat template.
-    #[arg(long, help_heading = "Sampling")]
-    pub(crate) raw: bool,
     /// Prefix scorer for cd-block, trained on the reference; steers policies tuned from it as well.
     #[arg(long, value_name = "DIR[*WEIGHT]", value_parser = super::steering::parse_scorer)]
     pub(crate) scorer: Vec<ScorerTerm>,
@@ -93,6 +65,8 @@ pub(crate) struct EvalWinrateArgs {
     /// Print the list of results as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) draw: DrawArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

@@ -84,17 +84,17 @@ pub(super) fn train(args: &CalibrateArgs, folder: &CalibrationFolder, out: &Path
     let run = &args.run;
     let model = ReadyModel::open(&args.model, run.source.into(), run.precision.plan, run.threads)?;
     let style = PromptStyle {
-        raw: args.raw,
-        system: args.system.clone(),
+        raw: args.draw.raw,
+        system: args.draw.system.clone(),
     };
     let data = Data::read(folder, &model, &style)?;
     let states = text_states(&data.texts, &run.precision.name, &model)?;
-    let held_out = held_out(args.seed, data.num_prompts);
+    let held_out = held_out(args.draw.seed, data.num_prompts);
     let (train_items, eval_items): (Vec<usize>, Vec<usize>) =
         (0..data.prompt.len()).partition(|&item| !held_out[data.prompt[item] as usize]);
     let judgements = data.judgements(&train_items);
     let config = ClassifierTrainConfig {
-        seed: args.seed,
+        seed: args.draw.seed,
         eval_fraction: 0.2,
         ..ClassifierTrainConfig::default()
     };
@@ -135,7 +135,7 @@ pub(super) fn train(args: &CalibrateArgs, folder: &CalibrationFolder, out: &Path
             ("rmse_of_one_half".to_owned(), learned.rmse_of_one_half),
         ]
         .into(),
-        seed: args.seed,
+        seed: args.draw.seed,
         source_revision: env!("CARGO_PKG_VERSION").to_owned(),
         weights_sha256: String::new(),
         model: None,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::Verdict;
-use crate::args::{QuickstartArgs, RolloutArgs, RunArgs};
+use crate::args::{DrawArgs, QuickstartArgs, RolloutArgs, RunArgs};
 use crate::commands::frontier::run_and_show;
 use crate::frontier::{FrontierConfig, RunOptions};
 use crate::output;
@@ -53,17 +53,19 @@ fn rollout_args(args: &QuickstartArgs, out: PathBuf) -> Result<RolloutArgs> {
         model: config.model,
         prompts: BUILTIN_TRAINING.to_owned(),
         responses: None,
-        dialogue: false,
-        skip: 0,
-        num_prompts: None,
-        drop_long: false,
+        draw: DrawArgs {
+            dialogue: false,
+            skip: 0,
+            num_prompts: None,
+            drop_long: false,
+            max_new_tokens: Some(config.max_new_tokens),
+            stop: Vec::new(),
+            seed: args.seed,
+            system: None,
+            raw: false,
+        },
         per_prompt: RESPONSES_PER_PROMPT,
-        max_new_tokens: Some(config.max_new_tokens),
         decode: "sample".parse()?,
-        stop: Vec::new(),
-        seed: args.seed,
-        system: None,
-        raw: false,
         reward: vec![REWARD.parse()?],
         out,
         rows_per_shard: 4096,

@@ -32,8 +32,8 @@ impl Source {
         RolloutReader::open(path)?.next().transpose()?;
         Ok(Self {
             path: path.to_owned(),
-            skip: args.skip,
-            limit: args.num_prompts,
+            skip: args.draw.skip,
+            limit: args.draw.num_prompts,
         })
     }
 
@@ -73,7 +73,7 @@ pub(super) fn run(setup: &Setup<'_>, source: &Source) -> Ran {
     let scan = intake.scan()?;
     let mut columns = intake.given.clone();
     columns.extend_from_slice(setup.rewards.columns());
-    let settings = [("max_new_tokens".to_owned(), json!(setup.args.max_new_tokens))].into();
+    let settings = [("max_new_tokens".to_owned(), json!(setup.args.draw.max_new_tokens))].into();
     let mut writer = setup.writer(&scan, settings, columns)?;
     if writer.is_complete() {
         return Ok((writer.finish()?, scan.dropped));
@@ -207,7 +207,7 @@ impl<'a> Intake<'a> {
         if prompt.saturating_add(response) <= context {
             return Ok(Some(row));
         }
-        if self.setup.args.drop_long {
+        if self.setup.args.draw.drop_long {
             return Ok(None);
         }
         bail!(
@@ -239,7 +239,7 @@ impl<'a> Intake<'a> {
 
     /// Cuts a response at the limit that was asked for.
     fn cut(&self, row: &mut Rollout) {
-        let Some(limit) = self.setup.args.max_new_tokens else {
+        let Some(limit) = self.setup.args.draw.max_new_tokens else {
             return;
         };
         if row.response_token_ids.len() <= limit {

@@ -45,13 +45,13 @@ impl PromptSource {
         };
         Ok(Self {
             place,
-            form: if args.dialogue {
+            form: if args.draw.dialogue {
                 PromptForm::Dialogue
             } else {
                 PromptForm::FirstTurn
             },
-            skip: args.skip,
-            limit: args.num_prompts,
+            skip: args.draw.skip,
+            limit: args.draw.num_prompts,
         })
     }
 

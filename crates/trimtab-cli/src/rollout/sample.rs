@@ -58,7 +58,7 @@ fn settings(setup: &Setup<'_>) -> BTreeMap<String, Value> {
         ("decode", json!(args.decode.to_string())),
         ("per_prompt", json!(args.per_prompt)),
         ("max_new_tokens", json!(setup.max_new_tokens())),
-        ("stop", json!(args.stop)),
+        ("stop", json!(args.draw.stop)),
     ];
     settings.map(|(name, value)| (name.to_owned(), value)).into()
 }
@@ -107,7 +107,7 @@ fn encode(setup: &Setup<'_>, record: PromptRecord) -> Result<Option<Encoded>> {
     if token_ids.len().saturating_add(new) <= context {
         return Ok(Some(Encoded { record, token_ids }));
     }
-    if setup.args.drop_long {
+    if setup.args.draw.drop_long {
         return Ok(None);
     }
     bail!(
@@ -267,10 +267,10 @@ fn job(setup: &Setup<'_>, encoded: Encoded) -> Job {
         record: record.record,
         token_ids,
         decode: drawing(setup.args.per_prompt, setup.args.decode.sampling()),
-        seed: Seed(setup.args.seed),
+        seed: Seed(setup.args.draw.seed),
         stop: StopRules {
             stop_tokens: setup.model.loaded.tokenizer().stop_tokens().to_vec(),
-            stop_strings: setup.args.stop.clone(),
+            stop_strings: setup.args.draw.stop.clone(),
             max_new_tokens: setup.max_new_tokens(),
         },
         steering: std::sync::Arc::default(),

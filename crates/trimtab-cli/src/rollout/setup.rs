@@ -100,8 +100,8 @@ pub(crate) fn jobs(args: &RolloutArgs, model: &ReadyModel, rewards: &Rewards) ->
 
 fn style_of(args: &RolloutArgs) -> PromptStyle {
     PromptStyle {
-        raw: args.raw,
-        system: args.system.clone(),
+        raw: args.draw.raw,
+        system: args.draw.system.clone(),
     }
 }
 
@@ -131,7 +131,7 @@ impl Setup<'_> {
     /// Most tokens of a response that is drawn.
     pub(super) fn max_new_tokens(&self) -> usize {
         let default = DEFAULT_NEW_TOKENS.min(self.context_len() / 2).max(1);
-        self.args.max_new_tokens.unwrap_or(default)
+        self.args.draw.max_new_tokens.unwrap_or(default)
     }
 
     /// Token ids of a prompt; `label` is what errors call it.
@@ -174,7 +174,7 @@ impl Setup<'_> {
         let config = WriterConfig {
             identity: RunIdentity {
                 model_sha256: self.model.sha256(),
-                seed: self.args.seed,
+                seed: self.args.draw.seed,
                 config,
             },
             rewards,

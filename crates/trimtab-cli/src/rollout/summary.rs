@@ -56,7 +56,7 @@ impl Summary {
     /// Of a finished folder.
     pub(super) fn of(args: &RolloutArgs, manifest: &Manifest, dropped: Dropped) -> Result<Self> {
         let mut totals = Totals::read(&args.out)?;
-        let seed = args.seed;
+        let seed = args.draw.seed;
         let rewards = manifest
             .rewards
             .iter()

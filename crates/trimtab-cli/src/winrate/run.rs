@@ -108,8 +108,8 @@ fn open(args: &EvalWinrateArgs, name: &str) -> Result<ReadyModel> {
 
 fn style(args: &EvalWinrateArgs) -> PromptStyle {
     PromptStyle {
-        raw: args.raw,
-        system: args.system.clone(),
+        raw: args.draw.raw,
+        system: args.draw.system.clone(),
     }
 }
 
@@ -159,7 +159,7 @@ impl Run<'_> {
                 .divergence(&model, name)
                 .with_context(|| format!("KL of {policy} from {}", self.args.reference))?;
             let compared = self.compared((policy, model.policy.as_ref()), &side, &reference, &kl)?;
-            let seed = self.args.seed;
+            let seed = self.args.draw.seed;
             if first.is_empty() {
                 rows.extend(compared.iter().map(|compared| compared.row.clone()));
                 first = compared;
@@ -251,7 +251,7 @@ impl Run<'_> {
             kl,
             rewards: self.rewards.columns(),
             response_lens: (side.response_len(), reference.response_len()),
-            seed: self.args.seed,
+            seed: self.args.draw.seed,
         };
         let answers = side.answers.iter().zip(&reference.answers);
         self.procedures

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use trimtab_data::{Rollout, RolloutReader};
 
-use crate::args::{EvalWinrateArgs, RolloutArgs};
+use crate::args::{DrawArgs, EvalWinrateArgs, RolloutArgs};
 use crate::resolve::ReadyModel;
 use crate::rollout::{self, Rewards};
 
@@ -96,17 +96,12 @@ pub(super) fn rollout_args(
         model: model.stored.name.clone(),
         prompts: args.prompts.clone(),
         responses: None,
-        dialogue: args.dialogue,
-        skip: args.skip,
-        num_prompts: args.num_prompts,
-        drop_long: args.drop_long,
+        draw: DrawArgs {
+            seed: side.seed(args.draw.seed),
+            ..args.draw.clone()
+        },
         per_prompt: args.per_prompt,
-        max_new_tokens: args.max_new_tokens,
         decode: rollout::reference(),
-        stop: args.stop.clone(),
-        seed: side.seed(args.seed),
-        system: args.system.clone(),
-        raw: args.raw,
         reward: rewards.cloned().collect(),
         out,
         rows_per_shard: rollout::ROWS_PER_SHARD,

@@ -155,10 +155,10 @@ impl Steered<'_> {
                 .iter()
                 .map(|column| column.name.clone())
                 .collect(),
-            seed: side.seed(args.seed),
+            seed: side.seed(args.draw.seed),
             per_prompt: args.steered_per_prompt,
             precision: args.run.precision.name.clone(),
-            max_new_tokens: args.max_new_tokens,
+            max_new_tokens: args.draw.max_new_tokens,
             prompts: self.prompts.iter().map(ids).collect(),
         }
     }
