@@ -6,11 +6,12 @@
 #
 # Prompts: HH-RLHF harmless-base, test split, first turns (see ../shared/data in the configurations). Rollouts are
 # for the first 600 distinct prompts; 1,001 to 1,100 are answered. e2 and e3 need labelled reviews, see
-# runs/infalign/imdb_sentiment.toml.
+# dev/review_pairs.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 trimtab="${TRIMTAB:-${CARGO_TARGET_DIR:-target}/release/trimtab}"
 hh="${HH:-../shared/data/hh-rlhf/harmless-base.test.jsonl.gz}"
+reviews="${REVIEWS:-../imdb/package/reviews.json}"
 here=runs/controlled_decoding
 short=(--system "Answer in one short sentence." --stop $'\n' --max-new-tokens 384)
 
@@ -34,7 +35,8 @@ length() {
 # The reward is a classifier's, and scorers foresee it.
 sentiment() {
   rollouts
-  "$trimtab" train reward runs/infalign/imdb_sentiment.toml --out out/cd/sentiment
+  [ -e out/cd/sentiment_pairs.jsonl ] || python3 dev/review_pairs.py "$reviews" out/cd/sentiment_pairs.jsonl
+  "$trimtab" train reward "$here/sentiment.toml" --out out/cd/sentiment
   # Scored once, since every training would score them again.
   "$trimtab" rollout --responses out/cd/rollouts --system "${short[1]}" --reward head:out/cd/sentiment \
     --out out/cd/rollouts_sentiment
