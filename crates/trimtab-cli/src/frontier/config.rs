@@ -218,6 +218,7 @@ impl FrontierConfig {
         let mut config = Self::parse(&text).with_context(|| path.display().to_string())?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let beside = |place: &str, example: &str| {
+            let example = without_model(example);
             let is_beside = Path::new(example).is_relative() && folder.join(example).exists();
             is_beside.then(|| folder.join(place).display().to_string())
         };
@@ -281,7 +282,7 @@ impl FrontierConfig {
             self.prompts = absolute(Path::new(&self.prompts), &self.prompts);
         }
         self.replace_scorer_places(|place, example| {
-            Path::new(example)
+            Path::new(without_model(example))
                 .exists()
                 .then(|| absolute(Path::new(place), place))
         });
@@ -402,6 +403,11 @@ impl FrontierConfig {
     }
 }
 
+/// The folder of a scorer that is written `DIR@MODEL`.
+fn without_model(place: &str) -> &str {
+    place.rsplit_once('@').map_or(place, |(folder, _)| folder)
+}
+
 /// `path` from the root; `text` if it cannot be written in a configuration.
 fn absolute(path: &Path, text: &str) -> String {
     let absolute = std::path::absolute(path).ok();
@@ -421,6 +427,28 @@ mod tests {
             FrontierConfig::parse(&example.to_toml().unwrap()).unwrap(),
             example
         );
+    }
+
+    #[test]
+    fn scorers_are_looked_up_beside_the_file_also_for_another_model() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("length_0")).unwrap();
+        let path = folder.path().join("run.toml");
+        let check = |scorer: &str, is_beside: bool| {
+            let method = format!("{{ decode = \"cd-block:k=2,m=8\", scorers = [{scorer:?}] }}");
+            std::fs::write(&path, format!("reward = \"length\"\nmethods = [{method}]\n")).unwrap();
+            let methods = FrontierConfig::open(&path).unwrap().methods().unwrap();
+            let expect = if is_beside {
+                let scorer = scorer.replace(SEED, "0");
+                folder.path().join(scorer).display().to_string()
+            } else {
+                scorer.to_owned()
+            };
+            assert_eq!(methods[0].scorers_of(0)[0].place, expect);
+        };
+        check("length_{seed}", true);
+        check("length_0@stories15m", true);
+        check("elsewhere@stories15m", false);
     }
 
     #[test]
