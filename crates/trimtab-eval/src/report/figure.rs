@@ -22,6 +22,8 @@ pub(super) const BOTTOM: f64 = HEIGHT - 44.0;
 /// One method.
 pub(super) struct Mark {
     pub(super) label: String,
+    /// What stands beside the mark in place of the label; nothing if it is empty.
+    pub(super) beside: Option<String>,
     /// Colour of the method, the same in every figure.
     pub(super) series: usize,
     pub(super) x: f64,
@@ -158,10 +160,12 @@ impl Figure {
     }
 
     fn labels(&self, x_axis: &Axis, y_axis: &Axis) -> Markup {
-        let anchors: Vec<(f64, f64, &str)> = self
-            .marks
+        let beside = |mark: &'_ Mark| mark.beside.clone().unwrap_or_else(|| mark.label.clone());
+        let names: Vec<(&Mark, String)> = self.marks.iter().map(|mark| (mark, beside(mark))).collect();
+        let names: Vec<&(&Mark, String)> = names.iter().filter(|(_, name)| !name.is_empty()).collect();
+        let anchors: Vec<(f64, f64, &str)> = names
             .iter()
-            .map(|mark| (x_axis.at(mark.x), y_axis.at(mark.y), mark.label.as_str()))
+            .map(|(mark, name)| (x_axis.at(mark.x), y_axis.at(mark.y), name.as_str()))
             .collect();
         let bars: Vec<Box2> = self
             .marks
@@ -176,8 +180,8 @@ impl Figure {
         };
         let places = place_labels(&anchors, &bars, area);
         html! {
-            @for (mark, (x, y)) in self.marks.iter().zip(places) {
-                text class=(series_class("name", mark.series)) x=(at(x)) y=(at(y)) { (mark.label) }
+            @for ((mark, name), (x, y)) in names.iter().zip(places) {
+                text class=(series_class("name", mark.series)) x=(at(x)) y=(at(y)) { (name) }
             }
         }
     }

@@ -360,6 +360,7 @@ fn marks(frontier: &Frontier, place: impl Fn(&FrontierPoint, Mark) -> Option<Mar
     let of_point = |(point, shade): (&FrontierPoint, &usize)| {
         let mark = Mark {
             label: label(point),
+            beside: None,
             series: *shade,
             x: 0.0,
             x_interval: None,

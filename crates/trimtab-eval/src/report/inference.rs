@@ -255,8 +255,18 @@ impl InferenceReport {
             .iter()
             .filter(|point| point.procedure == procedure)
             .collect();
+        // A line is named once, at its end; paths of policies are long and many.
+        let is_last = |point: &InferencePoint| {
+            let mut others = points.iter().filter(|other| other.method == point.method);
+            others.all(|other| other.kl_nats <= point.kl_nats)
+        };
         let mark = |point: &&InferencePoint| Mark {
             label: point.policy.clone(),
+            beside: Some(if is_last(point) {
+                point.method.clone()
+            } else {
+                String::new()
+            }),
             series: self.series(point),
             x: point.kl_nats,
             x_interval: point.kl_ci,
@@ -350,6 +360,15 @@ mod tests {
             assert_eq!(figure.curves[1].points[0], (0.0, 0.5));
         }
         assert_eq!(figures[0].curves[1].points[1], (1.0, 0.8));
+        assert_eq!(figures[0].marks[0].beside.as_deref(), Some("raw"));
+        let mut longer = report.clone();
+        longer.points.push(point("raw", "a2", "bon:4", 0.65, 0.8));
+        let names: Vec<Option<String>> = longer.figures()[0]
+            .marks
+            .iter()
+            .map(|mark| mark.beside.clone())
+            .collect();
+        assert_eq!(names, ["", "exp:10", "raw"].map(|name| Some(name.to_owned())));
         let page = report.to_html();
         assert!(page.contains("m &lt;1&gt;") && !page.contains("m <1>"));
         assert!(page.contains("Over the first"));
