@@ -245,6 +245,7 @@ fn bench_decode_has_the_stable_keys() {
         (&10.into(), &22.into())
     );
     assert!(reencoding["tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert!(report["scorer_training_prefixes_per_s"].as_f64().unwrap() > 0.0);
     assert_eq!(
         (&report["precision"], &report["threads"]),
         (&"int8".into(), &1.into())

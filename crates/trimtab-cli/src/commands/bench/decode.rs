@@ -10,6 +10,7 @@ use trimtab_kernels::gemm::isa_name;
 use trimtab_kernels::gemm::limits;
 use trimtab_model::stage_times::StageTimes;
 
+use super::heads;
 use super::median;
 use super::reencoding::{self, ReencodingMeasured, ReencodingReport};
 use super::round::{self, Shape};
@@ -31,6 +32,8 @@ struct DecodeReport {
     steered: Vec<SteeredReport>,
     /// How others steer tokens; `null` where nothing is steered.
     reencoding: Option<ReencodingReport>,
+    /// Prefixes a second that a scorer's heads are trained on, from cached states; `null` where nothing is steered.
+    scorer_training_prefixes_per_s: Option<f64>,
     /// `null` where the system does not tell.
     peak_rss_bytes: Option<u64>,
     precision: String,
@@ -272,6 +275,12 @@ impl Bench<'_> {
         } = self.measure()?;
         let prefill_tokens_per_s = median(prefill);
         let (least_prefill, _) = self.least_seconds(sizes.prefill, limits);
+        // Before training, which is no part of decoding.
+        let peak_rss_bytes = machine::peak_rss_bytes();
+        let scorer_training_prefixes_per_s = reencoding
+            .is_some()
+            .then(|| heads::trained_prefixes_per_s(&self.model))
+            .transpose()?;
         let batches = args.batch.iter().zip(batches);
         let decode = batches
             .map(|(&batch, measured)| self.batch_report(batch, measured, limits))
@@ -282,7 +291,8 @@ impl Bench<'_> {
             decode,
             steered,
             reencoding,
-            peak_rss_bytes: machine::peak_rss_bytes(),
+            scorer_training_prefixes_per_s,
+            peak_rss_bytes,
             precision: args.run.precision.name.clone(),
             threads: self.model.loaded.pool().num_threads(),
             prefill_fraction_of_limit: prefill_tokens_per_s * least_prefill / sizes.prefill as f64,
@@ -387,6 +397,11 @@ fn show(report: &DecodeReport) -> Result<()> {
             .map(SteeredReport::cd_token_tokens_per_s)
             .reduce(f64::max);
         reencoding::show(reencoding, fastest)?;
+    }
+    if let Some(speed) = report.scorer_training_prefixes_per_s {
+        output::line(&format!(
+            "training a scorer from cached states: {speed:.0} prefixes/s"
+        ))?;
     }
     let memory = report.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| {
         format!("{:.0} MB", bytes as f64 / 1e6)

@@ -2,6 +2,7 @@
 
 pub(super) mod best_of_n;
 pub(super) mod decode;
+mod heads;
 pub(super) mod precision;
 mod reencoding;
 mod round;

@@ -46,9 +46,8 @@ impl SteeredReport {
     }
 }
 
-/// A scorer of random weights for `model`, its token features in the precision of the output head, as `generate` packs
-/// them: speed does not depend on what it says.
-pub(super) fn random_scorer(model: &ReadyModel, precision: Precision) -> Result<Arc<ScorerSet>> {
+/// Random weights of the sizes that `train scorer` makes for `model`.
+pub(super) fn random_weights(model: &ReadyModel) -> ScorerWeights {
     let config = model.loaded.config();
     let sizes = HeadSizes {
         hidden_len: config.hidden_len,
@@ -56,7 +55,13 @@ pub(super) fn random_scorer(model: &ReadyModel, precision: Precision) -> Result<
         trunk_len: TRUNK_LEN,
         features_len: FEATURES_LEN,
     };
-    let weights = vec![ScorerWeights::random(0, sizes)];
+    ScorerWeights::random(0, sizes)
+}
+
+/// A scorer of random weights for `model`, its token features in the precision of the output head, as `generate` packs
+/// them: speed does not depend on what it says.
+pub(super) fn random_scorer(model: &ReadyModel, precision: Precision) -> Result<Arc<ScorerSet>> {
+    let weights = vec![random_weights(model)];
     Ok(Arc::new(ScorerSet::new(model.loaded.pool(), precision, weights)?))
 }
 
