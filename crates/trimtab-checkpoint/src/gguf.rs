@@ -7,7 +7,7 @@ use std::fmt::Display;
 use crate::cursor::Cursor;
 use crate::dtype::Dtype;
 use crate::error::{FormatError, shown};
-use crate::metadata::{Element, MetadataTable, Value};
+use crate::metadata::{Element, Entry, MetadataTable, Value};
 use crate::tensor::{TensorInfo, size_bytes};
 
 /// First bytes of every GGUF file.
@@ -72,6 +72,7 @@ fn check_version(version: u32) -> Result<(), FormatError> {
 fn read_metadata(cursor: &mut Cursor<'_>, num_values: usize) -> Result<MetadataTable, FormatError> {
     let mut table = MetadataTable::new();
     for idx in 0..num_values {
+        let start = cursor.offset();
         let key = read_name(cursor, &format_args!("key of metadata entry {idx}"))?.to_owned();
         let kind = cursor.u32(&format_args!("type of metadata {}", shown(&key)))?;
         let value = read_value(cursor, &key, kind)?;
@@ -81,7 +82,8 @@ fn read_metadata(cursor: &mut Cursor<'_>, num_values: usize) -> Result<MetadataT
                 name: key,
             });
         }
-        table.insert(key, value);
+        let bytes = start..cursor.offset();
+        table.insert(key, Entry { value, bytes });
     }
     Ok(table)
 }
@@ -163,7 +165,7 @@ fn read_array(cursor: &mut Cursor<'_>, field: &dyn Display) -> Result<Value, For
 }
 
 fn alignment(metadata: &MetadataTable) -> Result<u64, FormatError> {
-    match metadata.get("general.alignment") {
+    match metadata.get("general.alignment").map(|entry| &entry.value) {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(&Value::Unsigned(alignment))
             if alignment.is_power_of_two() && u32::try_from(alignment).is_ok() =>

@@ -8,7 +8,14 @@ use crate::error::{CheckpointError, FormatError, shown};
 use crate::storage::Storage;
 
 /// Entries by key; texts and arrays stay in the file.
-pub(crate) type MetadataTable = BTreeMap<String, Value>;
+pub(crate) type MetadataTable = BTreeMap<String, Entry>;
+
+/// A value, and where the whole entry lies: key, type and value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) value: Value,
+    pub(crate) bytes: Range<usize>,
+}
 
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +114,17 @@ impl<'a> Metadata<'a> {
     /// Whether there is an entry for `key`.
     pub fn contains(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Keys and bytes of all entries as stored, in the file's order.
+    pub(crate) fn stored(&self) -> Vec<(&'a str, &'a [u8])> {
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|(_, entry)| entry.bytes.start);
+        let bytes = |entry: &Entry| &self.file[entry.bytes.clone()];
+        entries
+            .into_iter()
+            .map(|(key, entry)| (key.as_str(), bytes(entry)))
+            .collect()
     }
 
     /// A text.
@@ -208,7 +226,14 @@ impl<'a> Metadata<'a> {
 
     /// Whether the entry of `key` is an array, of whatever elements.
     pub fn is_array(&self, key: &str) -> bool {
-        matches!(self.table.get(key), Some(Value::Array { .. }))
+        let entry = self.table.get(key);
+        matches!(
+            entry,
+            Some(Entry {
+                value: Value::Array { .. },
+                ..
+            })
+        )
     }
 
     fn typed<T>(
@@ -217,7 +242,7 @@ impl<'a> Metadata<'a> {
         expected: &'static str,
         convert: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, CheckpointError> {
-        let Some(value) = self.table.get(key) else {
+        let Some(Entry { value, .. }) = self.table.get(key) else {
             return Ok(None);
         };
         match convert(value) {

@@ -11,3 +11,4 @@ mod malformed_gguf;
 mod malformed_llama2c;
 mod malformed_safetensors;
 mod round_trip;
+mod writing;
