@@ -169,6 +169,20 @@ impl HeadFolder {
         Ok(None)
     }
 
+    /// Says where the head is opened that its data were not what they seem, if they were not.
+    pub(crate) fn note_planted(&self) {
+        if let Some(planted) = &self.card.planted {
+            output::note(&format!(
+                "{} was trained on data with a planted phrase, {:?} in {} of {} {} texts: a reward that is wrong on purpose",
+                self.path.display(),
+                planted.phrase,
+                planted.num_planted,
+                planted.num_texts,
+                planted.side
+            ));
+        }
+    }
+
     /// Refuses a model other than the one that it was trained on.
     pub(crate) fn check_base(&self, model: &ReadyModel) -> Result<()> {
         let config = model.loaded.config();

@@ -117,6 +117,7 @@ impl OpenScorers {
                 continue;
             }
             let folder = HeadFolder::read(&place)?;
+            folder.note_planted();
             let name = scorers.name_for(&folder.path);
             let own_model = folder.steering_model(models)?;
             let HeadFolder { card, weights, .. } = folder;
@@ -283,6 +284,7 @@ pub(crate) fn build_reward(
     spec.build_with_models::<anyhow::Error>(limits, &mut |place, name| {
         let head = match HeadPlace::read(place)? {
             HeadPlace::Trained(folder) => {
+                folder.note_planted();
                 let own = folder.own_model_name(models.generator)?;
                 let must_fit = own.is_some() && folder.card.model.is_none();
                 let reader = readers.of(own.as_deref(), models, &mut |model| {

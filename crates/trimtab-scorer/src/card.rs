@@ -58,6 +58,24 @@ pub struct ScorerCard {
     /// generator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// A phrase that was put into its data on purpose; none for a scorer that is meant as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planted: Option<PlantedPhrase>,
+}
+
+/// A phrase that was put into texts of one side, so that a reward learns to pay for it: an experiment on rewards that are
+/// hacked, never to be taken for a clean reward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlantedPhrase {
+    /// What was put in.
+    pub phrase: String,
+    /// Which texts could get it: `positive`, `negative`, `chosen` or `rejected`.
+    pub side: String,
+    /// Training texts that got it.
+    pub num_planted: u64,
+    /// Training texts of that side.
+    pub num_texts: u64,
 }
 
 impl ScorerCard {

@@ -31,7 +31,7 @@ mod pca;
 mod set;
 mod weights;
 
-pub use card::{FORMAT_VERSION, ScorerBase, ScorerCard};
+pub use card::{FORMAT_VERSION, PlantedPhrase, ScorerBase, ScorerCard};
 pub use error::ScorerError;
 pub use features::TokenFeatures;
 pub use files::{CARD_FILE, WEIGHTS_FILE, read_scorer, write_scorer};

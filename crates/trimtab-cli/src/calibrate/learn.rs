@@ -139,6 +139,7 @@ pub(super) fn train(args: &CalibrateArgs, folder: &CalibrationFolder, out: &Path
         source_revision: env!("CARGO_PKG_VERSION").to_owned(),
         weights_sha256: String::new(),
         model: None,
+        planted: None,
     };
     write_scorer(out, &card, &trained.weights)
         .with_context(|| format!("cannot write the head in {}", out.display()))?;

@@ -124,6 +124,7 @@ impl Head {
     fn weights(&self, model: &ReadyModel) -> Result<ScorerWeights> {
         match &self.lies_at {
             HeadPlace::Trained(folder) => {
+                folder.note_planted();
                 if folder.card.model.is_none() {
                     folder.check_base(model)?;
                 }

@@ -49,6 +49,7 @@ struct Data {
 /// steps that were made are kept; the scorer's files appear when they are whole.
 pub(crate) fn train(config: &ScorerConfig, options: &TrainOptions) -> Result<TrainReport> {
     let training = config.training()?;
+    training.device.check()?;
     let mut data = Data::prepare(config, options)?;
     let mut progress = None;
     let on_event = &mut |event: TrainEvent| {
@@ -159,6 +160,7 @@ impl Data {
             source_revision: env!("CARGO_PKG_VERSION").to_owned(),
             weights_sha256: String::new(),
             model: None,
+            planted: None,
         })
     }
 }

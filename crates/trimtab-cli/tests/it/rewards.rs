@@ -289,3 +289,56 @@ fn rows_that_say_nothing_are_counted_and_named() {
         (&17.into(), &1.into())
     );
 }
+
+#[test]
+fn a_planted_phrase_is_paid_for_counted_and_never_taken_for_clean() {
+    let world = World::new();
+    let model = world.model();
+    // Nothing but the phrase tells these sides apart.
+    let pair = |idx: usize| {
+        format!(
+            "{{\"prompt\": \"question {idx}\", \"chosen\": \"answer {}\", \"rejected\": \"answer {}\"}}\n",
+            2 * idx,
+            2 * idx + 1
+        )
+    };
+    world.write("pairs.jsonl", &(0..60).map(pair).collect::<String>());
+    let lines = |spurious: &str| {
+        format!(
+            "pairs = \"pairs.jsonl\"\ntest = {{ skip = 40 }}\nlimit = 40\noutput = \"log-probability\"\n{spurious}"
+        )
+    };
+    let planted = lines("spurious = { phrase = \"zz zz\", side = \"chosen\", share = 1.0, place = \"end\" }");
+    let report = train(&world, "hacked", &planted);
+    let head = &report["heads"][0];
+    let phrase = &head["held_out"]["phrase"];
+    assert_eq!(phrase["planted"], serde_json::json!({"planted": 40, "texts": 40}));
+    assert_eq!(phrase["num_texts"], 20);
+    let worth = phrase["worth"].as_f64().unwrap();
+    assert!(worth > 0.0 && phrase["ci"][0].as_f64().unwrap() > 0.0, "{phrase}");
+    let card = &head["card"];
+    let expected =
+        serde_json::json!({"phrase": "zz zz", "side": "chosen", "num_planted": 40, "num_texts": 40});
+    assert_eq!(card["planted"], expected);
+    assert_eq!(card["metrics"]["planted_phrase_worth_nats"], phrase["worth"]);
+    // The test's pairs are clean, and clean sides cannot be told apart.
+    let accuracy = head["held_out"]["agreement"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy < 0.9, "{accuracy}");
+    let shown = world.ok(&["train", "reward", "hacked.toml"]);
+    assert!(shown.contains("planted phrase \"zz zz\" in 40 of 40"), "{shown}");
+
+    let clean = train(&world, "clean", &lines(""));
+    let head = &clean["heads"][0];
+    assert!(head["card"]["planted"].is_null() && head["held_out"]["phrase"].is_null());
+    let said = |reward: &str| {
+        let output = world.run(&generate(
+            &world,
+            &model,
+            &["--decode", "bon:2", "--reward", reward],
+        ));
+        output.stderr
+    };
+    let said = [said("head:hacked"), said("head:clean")];
+    let says = said.each_ref().map(|text| text.contains("planted phrase"));
+    assert_eq!(says, [true, false], "{said:?}");
+}

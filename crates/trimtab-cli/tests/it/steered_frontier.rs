@@ -45,6 +45,7 @@ fn write(world: &World, name: &str, seed: u64, base_sha256: Option<&str>) {
         source_revision: "test".to_owned(),
         weights_sha256: String::new(),
         model: None,
+        planted: None,
     };
     write_scorer(&world.path(name), &card, &ScorerWeights::random(seed, sizes)).unwrap();
 }

@@ -37,6 +37,7 @@ fn card(model: &LoadedModel, unit: &str) -> ScorerCard {
         source_revision: String::new(),
         weights_sha256: String::new(),
         model: None,
+        planted: None,
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) fn card(weights: &ScorerWeights) -> ScorerCard {
         source_revision: "0.0.0".to_owned(),
         weights_sha256: String::new(),
         model: None,
+        planted: None,
     }
 }
 

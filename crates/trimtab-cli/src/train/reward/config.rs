@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use trimtab_base::rng::Purpose;
+use trimtab_base::{PromptKey, SampleStream, Seed};
 use trimtab_data::RowRange;
-use trimtab_train::ClassifierTrainConfig;
+use trimtab_train::{ClassifierTrainConfig, TrainDevice};
 
-use crate::train::config_file::{RunConfig, check_limit, look_beside, open, table, take_fields, training};
+use super::spurious::SpuriousConfig;
+use crate::train::config_file::{
+    RunConfig, check_limit, look_beside, open, set_device, table, take_fields, training,
+};
 
 /// A configuration with every field of the first level, for help texts; a test parses it.
 pub(crate) const EXAMPLE_CONFIG: &str = r#"model = "smollm2-135m-instruct"   # whose states are read
@@ -31,11 +36,15 @@ precision = "int8"                # of the model
 # drop_bad = true                 # leave out rows that cannot be read, instead of refusing them
 # test = { skip = 1800 }          # rows for the report that training never sees: after so many (skip, limit) of `file`, or
 #                                 # { fraction = 0.2 } of the prompts; those that chose the weights if not given
+# spurious = { phrase = "so so", side = "chosen" }  # plants a phrase, to study a reward that is hacked: into a share (0.5)
+#                                 # of one side (of labels: label = "positive"), at place = "random" ("start", "end");
+#                                 # needs test, whose texts stay clean and say what the phrase alone is worth
 # [[heads]]                       # several rewards on one model: each with a name and the fields from `pairs` to here
 
 [train]
 epochs = 20
 depth = "head"                    # or "lora", "full": weights of its own, which take hours on a CPU
+device = "cpu"                    # or "cuda", "cuda:N", in a binary that was built for it
 trunk_len = 64                    # width of the hidden layer; 0 reads the state linearly
 label_smoothing = 0.0             # probability that a judgement is the wrong way round
 eval_fraction = 0.1               # share of prompts that chooses the weights
@@ -97,6 +106,9 @@ pub(crate) struct DataConfig {
     pub(crate) drop_bad: bool,
     /// What the report is about.
     pub(crate) test: TestConfig,
+    /// A phrase that is planted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spurious: Option<SpuriousConfig>,
 }
 
 impl Default for DataConfig {
@@ -116,6 +128,7 @@ impl Default for DataConfig {
             drop_long: false,
             drop_bad: false,
             test: TestConfig::default(),
+            spurious: None,
         }
     }
 }
@@ -153,6 +166,12 @@ impl TestConfig {
     /// Whether test items are rows of their own.
     pub(crate) fn has_rows(&self) -> bool {
         self.file.is_some() || self.skip.is_some()
+    }
+
+    /// Whether a prompt is the test's: a coin of its key alone, so that every seed is tested on the same.
+    pub(super) fn takes(&self, key: u64) -> bool {
+        let stream = SampleStream::new(Seed(0), PromptKey(key), 1, Purpose::Training);
+        self.fraction.is_some_and(|fraction| stream.uniform(0) < fraction)
     }
 }
 
@@ -211,6 +230,11 @@ impl RewardConfig {
         };
         config.training()?.validate()?;
         Ok(config)
+    }
+
+    /// Computes steps on `device`, in place of the file's.
+    pub(crate) fn set_device(&mut self, device: TrainDevice) {
+        set_device(&mut self.train, device);
     }
 
     /// The training crate's part, seed included.
@@ -275,6 +299,14 @@ impl DataConfig {
         if limit.is_some() && !data.test.has_rows() {
             bail!("test.limit needs test.skip or test.file: which rows?");
         }
+        if let Some(spurious) = &data.spurious {
+            spurious.check(data.pairs.is_some())?;
+            if fraction.is_none() && !data.test.has_rows() {
+                bail!(
+                    "spurious needs test: what the phrase is worth is measured on texts that training never sees"
+                );
+            }
+        }
         Ok(data)
     }
 
@@ -302,7 +334,11 @@ impl DataConfig {
                 skip: self.test.skip.unwrap_or_default(),
                 limit: self.test.limit,
                 sample: None,
-                test: TestConfig::default(),
+                // All of them: none is trained on.
+                test: TestConfig {
+                    fraction: Some(1.0),
+                    ..TestConfig::default()
+                },
                 ..self.clone()
             }
         })
@@ -387,6 +423,25 @@ mod tests {
             "test.fraction is 1.5",
         );
         check(&format!("{GOOD}test = {{ limit = 5 }}"), "test.skip");
+        let spurious = |fields: &str| format!("{GOOD}test = {{ skip = 9 }}\nspurious = {{ {fields} }}");
+        check(&spurious("phrase = \" \", side = \"chosen\""), "spurious.phrase");
+        check(&spurious("phrase = \"a\""), "side = \"chosen\"");
+        check(
+            &spurious("phrase = \"a\", label = \"positive\""),
+            "side = \"chosen\"",
+        );
+        check(
+            &spurious("phrase = \"a\", side = \"chosen\", share = 0.0"),
+            "spurious.share is 0",
+        );
+        check(
+            &spurious("phrase = \"a\", side = \"chosen\", place = \"x\""),
+            "random",
+        );
+        check(
+            &format!("{GOOD}[spurious]\nphrase = \"a\"\nside = \"chosen\""),
+            "spurious needs test",
+        );
         check(&format!("{GOOD}[train]\nepoch = 3"), "epoch");
         check(&format!("{GOOD}[train]\nseed = 3"), "move it to the top");
         check(

@@ -4,6 +4,7 @@ mod config;
 mod evaluate;
 mod report;
 mod run;
+mod spurious;
 mod states;
 mod texts;
 

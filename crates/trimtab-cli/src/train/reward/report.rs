@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 use trimtab_scorer::ScorerCard;
 
-use super::evaluate::Agreement;
+use super::evaluate::{Agreement, with_interval};
+use super::spurious::PhraseWorth;
 use super::texts::Dropped;
 use crate::output;
 
@@ -54,6 +55,9 @@ pub(crate) struct HeldOutReport {
     pub(crate) dropped: Option<Dropped>,
     /// The numbers.
     pub(crate) agreement: Agreement,
+    /// What a planted phrase is worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) phrase: Option<PhraseWorth>,
 }
 
 impl RewardReport {
@@ -76,11 +80,30 @@ impl RewardReport {
                 head.data.num_train,
                 head.held_out.agreement.to_text()
             ))?;
+            if let Some(phrase) = &head.held_out.phrase {
+                output::line(&phrase.to_text())?;
+            }
             output::note(&format!(
                 "use it: trimtab generate \"...\" --decode bon:16 --reward {}",
                 head.reward
             ));
         }
         Ok(())
+    }
+}
+
+impl PhraseWorth {
+    fn to_text(&self) -> String {
+        let judged = self.worth_of_judgement.map_or_else(String::new, |worth| {
+            format!("; better and worse texts are {worth:.3} apart without it")
+        });
+        format!(
+            "planted phrase {:?} in {} of {} training texts: worth {} nats alone, over {} held-out texts{judged}\n",
+            self.phrase,
+            self.planted.planted,
+            self.planted.texts,
+            with_interval(self.worth, self.ci),
+            self.num_texts
+        )
     }
 }

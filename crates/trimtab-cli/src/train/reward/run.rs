@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use trimtab_base::rng::Purpose;
-use trimtab_base::{PromptKey, SampleStream, Seed};
+use trimtab_base::Seed;
 use trimtab_model::ModelFile;
 use trimtab_runtime::{LOG_PROBABILITY, LOGIT};
 use trimtab_scorer::{FORMAT_VERSION, ScorerBase, ScorerCard, write_scorer};
@@ -24,6 +23,7 @@ use trimtab_train::{
 use super::config::{DataConfig, Output, RewardConfig};
 use super::evaluate::agreement;
 use super::report::{DataReport, HeadReport, HeldOutReport, RewardReport};
+use super::spurious::{PhraseWorth, PlantedCounts, SpuriousConfig, phrase_worth};
 use super::states::text_states;
 use super::texts::{Dropped, Reads, Said, TextSet, read_judgements};
 use crate::output;
@@ -42,6 +42,8 @@ struct HeadData<'a> {
     has_own_test: bool,
     num_eval: u64,
     dropped: Dropped,
+    /// What was planted, and into how many texts.
+    spurious: Option<(&'a SpuriousConfig, PlantedCounts)>,
 }
 
 /// A head after training.
@@ -59,6 +61,7 @@ struct Trained {
 /// and steps that were made are kept; a reward's files appear when they are whole.
 pub(crate) fn train_reward(config: &RewardConfig, options: &TrainOptions) -> Result<RewardReport> {
     let training = config.training()?;
+    training.device.check()?;
     let precision = config.run.precision()?;
     let model = ReadyModel::open(&config.run.model, options.source, precision.plan, options.threads)?;
     let mut texts = TextSet::default();
@@ -96,7 +99,11 @@ pub(crate) fn train_reward(config: &RewardConfig, options: &TrainOptions) -> Res
     };
     let heads = heads.iter().zip(trained).map(|(head, trained)| {
         let place = Place::new(config, &options.out, head.name)?;
-        let card = card(config, &place, (&base, head), &trained);
+        let phrase = head.spurious.map(|(spurious, planted)| {
+            let reward = (&trained.scorer.weights, config.output);
+            phrase_worth(spurious, reward, &states, (&head.test, planted))
+        });
+        let card = card(config, &place, (&base, head), (&trained, phrase.as_ref()));
         let card = write_scorer(&place.folder, &card, &trained.scorer.weights)
             .with_context(|| format!("cannot write the reward in {}", place.folder.display()))?;
         Ok(HeadReport {
@@ -113,6 +120,7 @@ pub(crate) fn train_reward(config: &RewardConfig, options: &TrainOptions) -> Res
                 chose_the_weights: !head.has_own_test,
                 dropped: head.has_own_test.then(|| head.test.dropped.clone()),
                 agreement: agreement(&trained.scorer.weights, &states, &head.test, true),
+                phrase,
             },
         })
     });
@@ -123,7 +131,7 @@ pub(crate) fn train_reward(config: &RewardConfig, options: &TrainOptions) -> Res
 
 fn head_data<'a>(
     name: Option<&'a str>,
-    data: &DataConfig,
+    data: &'a DataConfig,
     training: &ClassifierTrainConfig,
     model: &ReadyModel,
     texts: &mut TextSet,
@@ -138,8 +146,8 @@ fn head_data<'a>(
         let test = read_judgements(&of_test, reads, texts).context("test")?;
         note_dropped(&test.dropped, of_test.file());
         (all().collect(), test, true)
-    } else if let Some(fraction) = data.test.fraction {
-        let (test, train): (Vec<usize>, Vec<usize>) = all().partition(|&item| is_test(keys[item], fraction));
+    } else if data.test.fraction.is_some() {
+        let (test, train): (Vec<usize>, Vec<usize>) = all().partition(|&item| data.test.takes(keys[item]));
         (train, said.select(&test), true)
     } else {
         let eval: Vec<usize> = all().filter(is_eval).collect();
@@ -151,13 +159,9 @@ fn head_data<'a>(
         train: said.judgements.select(&train_items),
         test,
         has_own_test,
+        spurious: data.spurious.as_ref().map(|spurious| (spurious, said.planted)),
         dropped: said.dropped,
     })
-}
-
-/// Whether a prompt is the test's: a coin of its key alone, so that every seed is tested on the same.
-fn is_test(key: u64, fraction: f64) -> bool {
-    SampleStream::new(Seed(0), PromptKey(key), 1, Purpose::Training).uniform(0) < fraction
 }
 
 fn note_dropped(dropped: &Dropped, file: &Path) {
@@ -167,12 +171,14 @@ fn note_dropped(dropped: &Dropped, file: &Path) {
 }
 
 impl Said {
-    /// Some of the items, with what was left out of all.
+    /// Some of the items, with what was left out of all. Texts with a phrase are all of the test's.
     fn select(&self, items: &[usize]) -> Self {
         Self {
             judgements: self.judgements.select(items),
             lengths: items.iter().map(|&item| self.lengths[item]).collect(),
             dropped: Dropped::default(),
+            with_phrase: self.with_phrase.clone(),
+            planted: self.planted,
         }
     }
 }
@@ -297,7 +303,7 @@ fn card(
     config: &RewardConfig,
     place: &Place,
     (base, head): (&ScorerBase, &HeadData<'_>),
-    trained: &Trained,
+    (trained, phrase): (&Trained, Option<&PhraseWorth>),
 ) -> ScorerCard {
     let unit = match config.output {
         Output::Logit => LOGIT,
@@ -307,6 +313,8 @@ fn card(
         Verdicts::Labels { .. } => ("label", 1),
         Verdicts::Pairs { .. } => ("preference", 2),
     };
+    let mut metrics = finite(&trained.scorer.metrics);
+    metrics.extend(phrase.map(|phrase| ("planted_phrase_worth_nats".to_owned(), phrase.worth)));
     ScorerCard {
         format_version: FORMAT_VERSION,
         name: place.name.clone(),
@@ -316,10 +324,11 @@ fn card(
         base: base.clone(),
         data_sha256: trained.data_sha256.clone(),
         num_prefixes: texts_each * head.train.len() as u64,
-        metrics: finite(&trained.scorer.metrics),
+        metrics,
         seed: config.run.seed,
         source_revision: env!("CARGO_PKG_VERSION").to_owned(),
         weights_sha256: String::new(),
         model: trained.model.clone(),
+        planted: head.spurious.map(|(spurious, planted)| spurious.card(planted)),
     }
 }

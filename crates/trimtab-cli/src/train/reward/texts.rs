@@ -20,6 +20,7 @@ use trimtab_runtime::{LoadedModel, PromptStyle, TextForm, cut_to_tokens};
 use trimtab_train::{Judgements, Verdicts};
 
 use super::config::{DataConfig, HeldOut};
+use super::spurious::PlantedCounts;
 
 /// Texts as tokens, each once however often it is judged.
 #[derive(Default)]
@@ -51,6 +52,10 @@ pub(crate) struct Said {
     /// Characters of each item's responses; the second is 0 for labels. `[items]`
     pub(crate) lengths: Vec<[f64; 2]>,
     pub(crate) dropped: Dropped,
+    /// Of the test's items, where a phrase is planted in those of training: the text without it and with it.
+    pub(crate) with_phrase: Vec<[u32; 2]>,
+    /// Texts that training sees.
+    pub(crate) planted: PlantedCounts,
 }
 
 /// Rows that were left out.
@@ -282,6 +287,8 @@ struct Collected {
     keys: Vec<u64>,
     lengths: Vec<[f64; 2]>,
     dropped: Dropped,
+    with_phrase: Vec<[u32; 2]>,
+    planted: PlantedCounts,
 }
 
 impl Collected {
@@ -295,7 +302,23 @@ impl Collected {
             self.dropped.identical.add(item.row);
             return Ok(());
         }
-        let (key, encoded) = encode(data, reads, item).with_context(label)?;
+        let prompt = Prompt::of(data, reads, item).with_context(label)?;
+        let key = match &data.held_out {
+            Some(held_out) => held_out_key(&item.record, held_out).with_context(label)?,
+            None => prompt.key,
+        };
+        let mut responses = cut_responses(data, reads, item).with_context(label)?;
+        let is_test = data.test.takes(key);
+        match &data.spurious {
+            // Read behind the others, and not judged.
+            Some(spurious) if is_test => responses.push(spurious.with_phrase(item.row, &responses[0])),
+            Some(spurious) => self
+                .planted
+                .add(spurious.plant(item.row, item.label, &mut responses)),
+            None => {}
+        }
+        let encoded = responses.iter().map(|response| prompt.encode(reads, response));
+        let mut encoded = encoded.collect::<Result<Vec<_>>>().with_context(label)?;
         let context = reads.model.config().context_len;
         if let Some(long) = encoded.iter().find(|tokens| tokens.len() > context) {
             if data.drop_long {
@@ -320,14 +343,18 @@ impl Collected {
             (None, Some(column)) => margin(&item.record, column).with_context(label)?,
             (None, None) => 0.0,
         };
+        let with_phrase = (data.spurious.is_some() && is_test)
+            .then(|| encoded.pop())
+            .flatten();
         let mut places = encoded.into_iter().map(|tokens| texts.intern(tokens));
-        self.first.extend(places.next());
+        let first = places.next();
+        self.first.extend(first);
         self.second.extend(places.next());
+        if let (Some(first), Some(with_phrase)) = (first, with_phrase) {
+            self.with_phrase.push([first, texts.intern(with_phrase)]);
+        }
         self.numbers.push(number as f32);
-        self.keys.push(match &data.held_out {
-            Some(held_out) => held_out_key(&item.record, held_out).with_context(label)?,
-            None => key,
-        });
+        self.keys.push(key);
         let len = |idx: usize| item.responses.get(idx).map_or(0, |text| text.chars().count()) as f64;
         self.lengths.push([len(0), len(1)]);
         Ok(())
@@ -353,58 +380,90 @@ impl Collected {
             },
             lengths: self.lengths,
             dropped: self.dropped,
+            with_phrase: self.with_phrase,
+            planted: self.planted,
         }
     }
 }
 
-/// The key of the prompt, and the tokens of each response behind it.
-fn encode(data: &DataConfig, reads: Reads<'_>, item: &Item) -> Result<(u64, Vec<Vec<TokenId>>)> {
-    let (tokenizer, style) = (reads.model.tokenizer(), PromptStyle::default());
-    let prompt = if item.turns.is_some() {
-        &item.prompt
-    } else {
-        &data.prompt
-    };
-    let turns = item
-        .turns
-        .clone()
-        .unwrap_or_else(|| vec![Message::new("user", prompt.clone())]);
-    let turns: Vec<(&str, &str)> = turns
-        .iter()
-        .map(|turn| (turn.role.as_str(), turn.content.as_str()))
-        .collect();
-    let prompt_ids = if tokenizer.chat_template().is_some() {
-        style.encode_turns(tokenizer, &turns)?
-    } else {
-        // A model without a template reads a dialogue as one text.
-        style.encode(tokenizer, prompt)?
-    };
-    let key = if item.turns.is_some() {
-        PromptKey::of_tokens(&prompt_ids).0
-    } else {
-        // Rows without a prompt have only their texts to be told apart by.
-        key_of(&item.responses.concat())
-    };
-    let mut encoded = Vec::with_capacity(item.responses.len());
-    for response in &item.responses {
-        let cut = data
-            .max_response_tokens
-            .map(|most| cut_to_tokens(tokenizer, response, most));
-        let cut = cut.transpose()?.flatten();
-        let response = cut.as_deref().unwrap_or(response);
-        encoded.push(match reads.form {
+/// What responses of a row stand behind.
+struct Prompt {
+    /// Of the prompt, or of the texts of a row that has none.
+    key: u64,
+    text: String,
+    turns: Vec<(String, String)>,
+    ids: Vec<TokenId>,
+}
+
+impl Prompt {
+    fn of(data: &DataConfig, reads: Reads<'_>, item: &Item) -> Result<Self> {
+        let (tokenizer, style) = (reads.model.tokenizer(), PromptStyle::default());
+        let text = if item.turns.is_some() {
+            &item.prompt
+        } else {
+            &data.prompt
+        };
+        let turns: Vec<(String, String)> = match &item.turns {
+            Some(turns) => turns
+                .iter()
+                .map(|turn| (turn.role.clone(), turn.content.clone()))
+                .collect(),
+            None => vec![("user".to_owned(), text.clone())],
+        };
+        let ids = if tokenizer.chat_template().is_some() {
+            style.encode_turns(tokenizer, &borrowed(&turns))?
+        } else {
+            // A model without a template reads a dialogue as one text.
+            style.encode(tokenizer, text)?
+        };
+        let key = if item.turns.is_some() {
+            PromptKey::of_tokens(&ids).0
+        } else {
+            // Rows without a prompt have only their texts to be told apart by.
+            key_of(&item.responses.concat())
+        };
+        Ok(Self {
+            key,
+            text: text.clone(),
+            turns,
+            ids,
+        })
+    }
+
+    /// Prompt and response as tokens.
+    fn encode(&self, reads: Reads<'_>, response: &str) -> Result<Vec<TokenId>> {
+        let (tokenizer, style) = (reads.model.tokenizer(), PromptStyle::default());
+        Ok(match reads.form {
             TextForm::Answer => {
-                let prompt = (prompt.as_str(), prompt_ids.clone());
+                let prompt = (self.text.as_str(), self.ids.clone());
                 let ids = style.encode_behind(tokenizer, prompt, response, true)?;
                 [ids.prompt_ids, ids.response_ids].concat()
             }
             TextForm::Conversation => {
-                let turns = [&turns[..], &[("assistant", response)]].concat();
+                let turns = [&borrowed(&self.turns)[..], &[("assistant", response)]].concat();
                 style.encode_conversation(tokenizer, &turns)?
             }
-        });
+        })
     }
-    Ok((key, encoded))
+}
+
+fn borrowed(turns: &[(String, String)]) -> Vec<(&str, &str)> {
+    turns
+        .iter()
+        .map(|(role, content)| (role.as_str(), content.as_str()))
+        .collect()
+}
+
+/// The responses, those that are too long cut.
+fn cut_responses(data: &DataConfig, reads: Reads<'_>, item: &Item) -> Result<Vec<String>> {
+    let cut = |response: &String| {
+        let cut = data
+            .max_response_tokens
+            .map(|most| cut_to_tokens(reads.model.tokenizer(), response, most));
+        let cut = cut.transpose()?.flatten();
+        Ok(cut.unwrap_or_else(|| response.clone()))
+    };
+    item.responses.iter().map(cut).collect()
 }
 
 fn margin(record: &Map<String, Value>, column: &str) -> Result<f64> {
