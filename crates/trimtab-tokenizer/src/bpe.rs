@@ -260,7 +260,10 @@ fn byte_piece(byte: u8) -> String {
 }
 
 /// Each rule must join two pieces into a third.
-fn check_merges(ids: &HashMap<String, u32>, merges: &[(String, String)]) -> Result<(), TokenizerError> {
+pub(crate) fn check_merges(
+    ids: &HashMap<String, u32>,
+    merges: &[(String, String)],
+) -> Result<(), TokenizerError> {
     let mut joined = String::new();
     for (merge_idx, (left, right)) in merges.iter().enumerate() {
         joined.clear();

@@ -115,7 +115,7 @@ fn named_ids(vocab: &GgufVocab) -> impl Iterator<Item = (&'static str, u32)> {
 }
 
 /// Kind of every token. Tokens that begin or end texts or turns are control tokens whatever the file says. `[vocab]`
-fn token_kinds(vocab: &GgufVocab) -> Result<Vec<TokenKind>, TokenizerError> {
+pub(crate) fn token_kinds(vocab: &GgufVocab) -> Result<Vec<TokenKind>, TokenizerError> {
     let vocab_len = vocab.tokens.len();
     if vocab_len > MAX_VOCAB_LEN {
         return Err(TokenizerError::WrongCount {
@@ -164,7 +164,7 @@ fn check_len(field: &'static str, expected: usize, got: usize) -> Result<(), Tok
 }
 
 /// Tokens that end an answer, ascending.
-fn stop_tokens(vocab: &GgufVocab, kinds: &[TokenKind]) -> Vec<TokenId> {
+pub(crate) fn stop_tokens(vocab: &GgufVocab, kinds: &[TokenKind]) -> Vec<TokenId> {
     let by_name = vocab.tokens.iter().zip(kinds).enumerate();
     let by_name = by_name
         .filter(|(_, (piece, kind))| ends_turn(piece, **kind))
@@ -269,7 +269,7 @@ fn sentence_piece_bytes(tokens: &[String], kinds: &[TokenKind]) -> Result<PieceB
     bytes.collect()
 }
 
-fn parse_byte(piece: &str) -> Result<u8, TokenizerError> {
+pub(crate) fn parse_byte(piece: &str) -> Result<u8, TokenizerError> {
     byte_of_piece(piece.as_bytes()).ok_or_else(|| TokenizerError::Unsupported {
         field: "tokenizer.ggml.tokens, byte token",
         got: piece.to_owned(),

@@ -18,7 +18,7 @@ use crate::space_mark::Prefix;
 use crate::tokenizer::{Codec, Tokenizer};
 
 /// Gives the text of the file of a name; `None` if there is none.
-type ReadFile<'a> = dyn Fn(&str) -> Result<Option<String>, TokenizerError> + 'a;
+pub(crate) type ReadFile<'a> = dyn Fn(&str) -> Result<Option<String>, TokenizerError> + 'a;
 
 /// The file that no tokenizer can do without.
 const TOKENIZER_JSON: &str = "tokenizer.json";
@@ -41,13 +41,7 @@ impl Tokenizer {
     /// # Errors
     /// A typed error names the file or field at fault; no content of the folder makes this panic.
     pub fn from_hf_folder(folder: &Path) -> Result<Self, TokenizerError> {
-        Self::from_hf_files(&|name| read_text(&folder.join(name))).map_err(|error| match error {
-            TokenizerError::File { path, problem } => TokenizerError::File {
-                path: folder.join(path),
-                problem,
-            },
-            other => other,
-        })
+        read_folder(folder, &|read| Self::from_hf_files(read))
     }
 
     /// As [`Self::from_hf_folder`], of files that lie elsewhere than in a folder: `read` gives the text of the file of
@@ -56,6 +50,43 @@ impl Tokenizer {
     /// # Errors
     /// A typed error names the file or field at fault, or is what `read` answered.
     pub fn from_hf_files(read: &ReadFile<'_>) -> Result<Self, TokenizerError> {
+        let hub = HubTokenizer::read(read)?;
+        let vocabulary = hub.vocabulary;
+        let piece = |id: Option<u32>| vocabulary.pieces().get(id? as usize)?.clone();
+        let tokens = TemplateTokens {
+            bos: piece(hub.bos),
+            eos: piece(hub.eos),
+        };
+        Ok(Self {
+            bytes: vocabulary.bytes(),
+            strips_leading_space: vocabulary.prefix() != Prefix::Never,
+            codec: Codec::Bpe(Box::new(BpeCodec::new(vocabulary.into_parts())?)),
+            bos: hub.bos.map(TokenId),
+            add_bos: hub.add_bos,
+            stop_tokens: hub.stop_ids.into_iter().map(TokenId).collect(),
+            chat_template: hub
+                .chat_template
+                .map(|source| ChatTemplate::try_new(&source, tokens))
+                .transpose()?,
+        })
+    }
+}
+
+/// What a hub folder says of a tokenizer, checked and together.
+pub(crate) struct HubTokenizer {
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    /// Whether raw prompts start with `bos`.
+    pub(crate) add_bos: bool,
+    /// Tokens that end an answer.
+    pub(crate) stop_ids: BTreeSet<u32>,
+    pub(crate) chat_template: Option<String>,
+}
+
+impl HubTokenizer {
+    /// Reads all files.
+    pub(crate) fn read(read: &ReadFile<'_>) -> Result<Self, TokenizerError> {
         let text = read(TOKENIZER_JSON)?
             .ok_or_else(|| in_file(TOKENIZER_JSON, "is missing; a tokenizer needs it".to_owned()))?;
         let json = TokenizerJson::parse(&text).map_err(|error| match error {
@@ -69,29 +100,35 @@ impl Tokenizer {
         let mut vocabulary = Vocabulary::try_new(json)?;
         let bos = vocabulary.named_special("bos_token", bos_piece.as_deref())?;
         let eos = vocabulary.named_special("eos_token", names.eos_token.as_deref())?;
-        let mut stop_tokens: BTreeSet<u32> = eos.into_iter().collect();
+        let mut stop_ids: BTreeSet<u32> = eos.into_iter().collect();
         for id in names.stop_ids {
             vocabulary.make_special("eos_token_id", id)?;
-            stop_tokens.insert(id);
+            stop_ids.insert(id);
         }
-        stop_tokens.extend(vocabulary.turn_ends());
-        let tokens = TemplateTokens {
-            bos: bos_piece,
-            eos: names.eos_token,
-        };
-        let template = chat_template(read, names.chat_template)?;
+        stop_ids.extend(vocabulary.turn_ends());
         Ok(Self {
-            bytes: vocabulary.bytes(),
-            strips_leading_space: vocabulary.prefix() != Prefix::Never,
-            codec: Codec::Bpe(Box::new(BpeCodec::new(vocabulary.into_parts())?)),
-            bos: bos.map(TokenId),
+            vocabulary,
+            bos,
+            eos,
             add_bos: names.add_bos_token.unwrap_or(template_bos.is_some()),
-            stop_tokens: stop_tokens.into_iter().map(TokenId).collect(),
-            chat_template: template
-                .map(|source| ChatTemplate::try_new(&source, tokens))
-                .transpose()?,
+            stop_ids,
+            chat_template: chat_template(read, names.chat_template)?,
         })
     }
+}
+
+/// What `build` makes of the files of a folder, with the folder in the paths of errors.
+pub(crate) fn read_folder<T>(
+    folder: &Path,
+    build: &dyn Fn(&ReadFile<'_>) -> Result<T, TokenizerError>,
+) -> Result<T, TokenizerError> {
+    build(&|name| read_text(&folder.join(name))).map_err(|error| match error {
+        TokenizerError::File { path, problem } => TokenizerError::File {
+            path: folder.join(path),
+            problem,
+        },
+        other => other,
+    })
 }
 
 /// What the small files beside `tokenizer.json` say.

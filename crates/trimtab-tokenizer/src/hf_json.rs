@@ -227,6 +227,31 @@ impl Vocabulary {
         }
     }
 
+    /// Pieces by id; `None` for ids without one. `[vocab]`
+    pub(crate) fn pieces(&self) -> &[Option<String>] {
+        &self.pieces
+    }
+
+    /// The added token of an id, if it is one.
+    pub(crate) fn added(&self, id: u32) -> Option<&AddedToken> {
+        self.added.get(&id)
+    }
+
+    /// Rules in order of rank.
+    pub(crate) fn merges(&self) -> &[(String, String)] {
+        &self.merges
+    }
+
+    /// Whether a word that is a piece is taken whole.
+    pub(crate) fn ignore_merges(&self) -> bool {
+        self.ignore_merges
+    }
+
+    /// How text becomes words.
+    pub(crate) fn words(&self) -> &Words {
+        &self.words
+    }
+
     /// What each token adds to a text.
     pub(crate) fn bytes(&self) -> PieceBytes {
         let char_bytes = CharBytes::new();

@@ -17,6 +17,9 @@
 //! * **Control tokens are asked for.** [`SpecialTokens`] is an argument of every encoding: prompts made by a chat
 //!   template are parsed, and text from elsewhere cannot smuggle in the end of a turn when read as plain text.
 //!
+//! A vocabulary leaves as it came: [`GgufVocab`] is the form between all formats, made from each and written to the hub's
+//! files, so that a model can change its format and keep every id.
+//!
 //! What is not here: Unigram and `WordPiece` vocabularies (no supported model family uses them), truncation, padding,
 //! training of vocabularies, and the clock (a template's `strftime_now` formats a time that the caller hands in).
 
@@ -33,10 +36,13 @@ mod piece_bytes;
 mod pre_tokenizer;
 mod score_merge;
 mod space_mark;
+mod to_gguf;
+mod to_hf;
 mod token_kind;
 mod tokenizer;
 
 pub use chat::{ChatTemplate, Message, RenderOptions, TemplateTokens};
 pub use error::{TemplateError, TokenizerError};
 pub use gguf::GgufVocab;
+pub use to_hf::HfTokenizerFiles;
 pub use tokenizer::{SpecialTokens, Tokenizer};

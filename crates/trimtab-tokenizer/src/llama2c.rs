@@ -11,10 +11,10 @@ use crate::token_kind::byte_of_piece;
 use crate::tokenizer::{Codec, MAX_VOCAB_LEN, Tokenizer};
 
 /// llama2.c fixes the first ids: unknown, BOS, EOS, then the 256 bytes.
-const BOS: TokenId = TokenId(1);
-const EOS: TokenId = TokenId(2);
-const FIRST_BYTE_ID: usize = 3;
-const FIRST_PIECE_ID: usize = FIRST_BYTE_ID + 256;
+pub(crate) const BOS: TokenId = TokenId(1);
+pub(crate) const EOS: TokenId = TokenId(2);
+pub(crate) const FIRST_BYTE_ID: usize = 3;
+pub(crate) const FIRST_PIECE_ID: usize = FIRST_BYTE_ID + 256;
 
 impl Tokenizer {
     /// A tokenizer from llama2.c's vocabulary: score and bytes of each token, in order of id.
@@ -58,7 +58,7 @@ impl Tokenizer {
 }
 
 /// The ids of the bytes, checked against the pieces' names: `<0x41>`, or in the oldest files the character `A`.
-fn byte_ids(tokens: &[(f32, Vec<u8>)]) -> Result<[Option<TokenId>; 256], TokenizerError> {
+pub(crate) fn byte_ids(tokens: &[(f32, Vec<u8>)]) -> Result<[Option<TokenId>; 256], TokenizerError> {
     let mut ids = [None; 256];
     for (byte, id) in (0..=255_u8).zip(FIRST_BYTE_ID..) {
         let piece = tokens.get(id).map(|(_, piece)| piece.as_slice());

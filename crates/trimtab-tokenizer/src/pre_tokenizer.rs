@@ -96,6 +96,40 @@ impl Cut {
     }
 }
 
+/// The name under which a GGUF file asks for this cut; `None` if there is none.
+pub(crate) fn name_of(pre_tokenizer: &PreTokenizerWrapper, ignore_merges: bool) -> Option<&'static str> {
+    let mut regexes = Vec::new();
+    add_regexes(pre_tokenizer, &mut regexes)?;
+    let is_this = |name: &&str| {
+        let cut = Cut::named(Some(name)).ok();
+        cut.is_some_and(|cut| cut.regexes == regexes && cut.ignore_merges == ignore_merges)
+    };
+    SUPPORTED.split(", ").find(is_this)
+}
+
+/// The regexes of a pre-tokenizer's steps; `None` if one of them is of another kind.
+fn add_regexes<'a>(step: &'a PreTokenizerWrapper, regexes: &mut Vec<&'a str>) -> Option<()> {
+    match step {
+        PreTokenizerWrapper::Sequence(steps) => steps
+            .as_ref()
+            .iter()
+            .try_for_each(|step| add_regexes(step, regexes)),
+        PreTokenizerWrapper::ByteLevel(step) => {
+            regexes.extend(step.use_regex.then_some(GPT2));
+            Some(())
+        }
+        PreTokenizerWrapper::Digits(step) => step.individual_digits.then(|| regexes.push(DIGIT)),
+        PreTokenizerWrapper::Split(step) => match &step.pattern {
+            SplitPattern::Regex(regex) if step.behavior == Isolated && !step.invert => {
+                regexes.push(regex);
+                Some(())
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
@@ -137,6 +171,23 @@ mod tests {
         check("qwen2", ".Foo()\n", &[".Foo", "()\n"]);
         check("tekken", "fooBar/\n", &["foo", "Bar", "/\n"]);
         check("default", "$12345 ok", &["$", "123", "45", " ok"]);
+    }
+
+    #[test]
+    fn cuts_are_found_by_what_they_do() {
+        for name in SUPPORTED.split(", ") {
+            let cut = Cut::named(Some(name)).unwrap();
+            let found = name_of(&cut.build().unwrap(), cut.ignore_merges).unwrap();
+            let found = Cut::named(Some(found)).unwrap();
+            assert_eq!(
+                (found.regexes, found.ignore_merges),
+                (cut.regexes, cut.ignore_merges),
+                "{name}"
+            );
+        }
+        let smollm = Cut::named(Some("smollm")).unwrap().build().unwrap();
+        assert_eq!(name_of(&smollm, false), Some("smollm"));
+        assert_eq!(name_of(&smollm, true), None);
     }
 
     #[test]

@@ -40,6 +40,20 @@ impl TokenKind {
     }
 }
 
+impl TokenKind {
+    /// Its number in GGUF.
+    pub(crate) fn to_gguf(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
+}
+
 /// Pieces that end a turn in some published chat format; files often name only one of those they use.
 const END_OF_TURN_PIECES: [&str; 10] = [
     "<|im_end|>",
@@ -89,6 +103,9 @@ mod tests {
     #[test]
     fn kinds_are_ggufs() {
         assert_eq!(TokenKind::from_gguf(0, 3).unwrap(), TokenKind::Control);
+        for value in 1..=6 {
+            assert_eq!(TokenKind::from_gguf(0, value).unwrap().to_gguf(), value);
+        }
         assert!(matches!(
             TokenKind::from_gguf(7, 0),
             Err(TokenizerError::Unsupported { .. })

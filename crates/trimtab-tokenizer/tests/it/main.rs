@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
 mod chat;
+mod conversion;
 mod fixtures;
 mod folder;
 mod hostile;
