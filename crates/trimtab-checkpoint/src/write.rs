@@ -20,7 +20,7 @@ pub use gguf::{GgufEntries, write_gguf};
 pub use safetensors::{DEFAULT_SHARD_BYTES, write_safetensors, write_safetensors_folder};
 
 /// Files of a hub folder, other than the weights, that a tokenizer or a configuration reads.
-const HUB_FILES: [&str; 8] = [
+const HUB_FILES: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -29,6 +29,10 @@ const HUB_FILES: [&str; 8] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
+    // Older forms of the vocabulary, which other programs read.
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
 ];
 
 /// Why a file of weights could not be written.

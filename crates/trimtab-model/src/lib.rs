@@ -9,6 +9,8 @@
 
 pub mod config;
 pub mod error;
+pub mod family;
+pub mod file_tensors;
 pub mod forward;
 pub mod from_gguf;
 pub mod from_hf;
@@ -23,10 +25,13 @@ mod score_head;
 pub mod smoothing;
 pub mod stage_times;
 pub mod synthetic;
+pub mod to_gguf;
+pub mod to_hf;
 pub mod weights;
 
 pub use config::{Activation, AttentionSpan, ModelConfig, RopeScaling};
 pub use error::ModelError;
+pub use file_tensors::FileTensors;
 pub use forward::{BatchRow, ForwardOutput, RowInput, Workspace};
 pub use load::Model;
 pub use model_file::ModelFile;

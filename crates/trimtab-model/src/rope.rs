@@ -60,6 +60,25 @@ pub fn rope_frequencies(config: &RopeConfig, head_dim: usize) -> RopeFrequencies
     }
 }
 
+/// What the frequencies of `config` are divided by, as GGUF stores it. `[head_dim / 2]`
+pub(crate) fn rope_divisors(config: &RopeConfig, head_dim: usize) -> Vec<f32> {
+    if let RopeScaling::PerFrequency { divisors } = &config.scaling {
+        return divisors.clone();
+    }
+    let plain = RopeConfig {
+        theta: config.theta,
+        scaling: RopeScaling::None,
+    };
+    let (plain, stretched) = (
+        rope_frequencies(&plain, head_dim),
+        rope_frequencies(config, head_dim),
+    );
+    let pairs = plain.inv_freq.iter().zip(&stretched.inv_freq);
+    pairs
+        .map(|(plain, stretched)| (plain / stretched) as f32)
+        .collect()
+}
+
 /// One frequency under the Llama 3.1 rule, as in the reference code published with the model.
 fn llama3_frequency(freq: f64, factor: f64, low: f64, high: f64, original: f64) -> f64 {
     let wavelength = 2.0 * PI / freq;

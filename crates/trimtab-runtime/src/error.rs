@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use trimtab_base::RewardError;
-use trimtab_checkpoint::CheckpointError;
+use trimtab_checkpoint::{CheckpointError, WriteError};
 use trimtab_decode::DecodeError;
 use trimtab_engine::EngineError;
 use trimtab_kernels::pool::PoolError;
@@ -21,6 +21,9 @@ pub enum RuntimeError {
     /// The file could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file of an export could not be written.
+    #[error(transparent)]
+    Write(Box<WriteError>),
     /// The model could not be built.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -177,6 +180,12 @@ pub enum RuntimeError {
         /// The decoding method.
         decode: String,
     },
+}
+
+impl From<WriteError> for RuntimeError {
+    fn from(error: WriteError) -> Self {
+        Self::Write(Box::new(error))
+    }
 }
 
 impl From<ScorerError> for RuntimeError {

@@ -7,10 +7,13 @@
 //! [`run_jobs`] keeps the engine fed and scores candidates on a thread of its own, in batches across requests, so
 //! that a slow reward never holds up the model.
 //!
+//! [`export_model`] is the way out: a model, trained or not, in the hub's layout or GGUF, with its tokenizer.
+//!
 //! It does not know where models come from (the store), which rewards exist, how results are shown, or a clock.
 
 mod asked;
 mod error;
+mod export;
 mod gguf_vocab;
 mod jobs;
 mod loaded;
@@ -27,6 +30,9 @@ mod text_reader;
 
 pub use asked::{AskedPrefix, AskedReward, AskedScorer, Judges};
 pub use error::RuntimeError;
+pub use export::{
+    ExportOptions, ModelFormat, WeightType, check_export, export_model, model_format, vocabulary,
+};
 pub use jobs::{Job, JobResult, RunEvent, RunLimits, run_jobs, run_judged_jobs};
 pub use loaded::{LoadOptions, LoadedModel};
 pub use prefix_features::{FeatureItem, PrefixStates, prefix_features, token_features};

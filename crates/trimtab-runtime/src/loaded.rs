@@ -129,25 +129,29 @@ fn open_tokenizer(path: &Path, file: &ModelFile) -> Result<Tokenizer, RuntimeErr
     let checkpoint = file.checkpoint();
     match checkpoint.format() {
         Format::Gguf => Ok(Tokenizer::from_gguf(gguf_vocab(checkpoint)?)?),
-        Format::SafeTensors => {
-            let folder = if path.is_dir() {
-                path
-            } else {
-                path.parent().unwrap_or(path)
-            };
-            Ok(Tokenizer::from_hf_folder(folder)?)
-        }
-        Format::Llama2c => {
-            let vocab_len = file.config().vocab_len;
-            // The two names that llama2.c gives vocabularies: its own, and those trained for smaller models.
-            let places = ["tokenizer.bin".to_owned(), format!("tok{vocab_len}.bin")]
-                .map(|name| path.with_file_name(name));
-            let Some(path) = places.iter().find(|place| place.is_file()) else {
-                let [path, _] = places;
-                return Err(RuntimeError::NoTokenizer { path, vocab_len });
-            };
-            let pieces = trimtab_checkpoint::read_llama2c_tokenizer(path, vocab_len)?;
-            Ok(Tokenizer::from_llama2c(pieces)?)
-        }
+        Format::SafeTensors => Ok(Tokenizer::from_hf_folder(beside(path))?),
+        Format::Llama2c => Ok(Tokenizer::from_llama2c(llama2c_pieces(file)?)?),
     }
+}
+
+/// The folder of a checkpoint, which may be that folder itself.
+pub(crate) fn beside(path: &Path) -> &Path {
+    if path.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(path)
+    }
+}
+
+/// Scores and bytes of the vocabulary beside a llama2.c model.
+pub(crate) fn llama2c_pieces(file: &ModelFile) -> Result<Vec<(f32, Vec<u8>)>, RuntimeError> {
+    let (path, vocab_len) = (file.checkpoint().path(), file.config().vocab_len);
+    // The two names that llama2.c gives vocabularies: its own, and those trained for smaller models.
+    let places =
+        ["tokenizer.bin".to_owned(), format!("tok{vocab_len}.bin")].map(|name| path.with_file_name(name));
+    let Some(path) = places.iter().find(|place| place.is_file()) else {
+        let [path, _] = places;
+        return Err(RuntimeError::NoTokenizer { path, vocab_len });
+    };
+    Ok(trimtab_checkpoint::read_llama2c_tokenizer(path, vocab_len)?)
 }

@@ -5,6 +5,7 @@
 )]
 
 mod asked;
+mod export;
 mod golden;
 mod jobs;
 mod prefix_features;
