@@ -4,10 +4,12 @@
 //! was killed goes on from its last checkpoint and ends in the same weights, bit for bit, on the same machine.
 
 mod checkpoint;
+mod in_memory;
 mod optimizer;
 mod params;
 mod parts;
 mod plan;
+mod scalars;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ pub use parts::{
 pub use schedule::learning_rate;
 
 use plan::StepPlan;
+use scalars::Scalars;
 
 use crate::config::OptimConfig;
 use crate::error::TrainError;
@@ -52,6 +55,7 @@ pub fn train<'a, M: Module, B>(
         best: None,
         step: 0,
         stopped: None,
+        last: Metrics::new(),
     };
     run.resume(folder)?;
     let started = TrainEvent::Started {
@@ -98,6 +102,8 @@ struct Run<'a, M, B> {
     step: u64,
     /// Why it ends before its last step.
     stopped: Option<String>,
+    /// The last of every number.
+    last: Metrics,
 }
 
 /// Gradients of a step, summed over its batches.
@@ -135,6 +141,7 @@ impl<M: Module, B> Run<'_, M, B> {
         let mut numbers = self.follow(verdict, folder)?;
         if self.stopped.is_some() {
             folder.log(self.step, "stop", &numbers)?;
+            self.last.extend(numbers);
             return Ok(None);
         }
         let clip = self
@@ -151,6 +158,7 @@ impl<M: Module, B> Run<'_, M, B> {
         let of_the_loop = [("loss", loss), ("learning_rate", rate), ("grad_norm", grad_norm)];
         numbers.extend(of_the_loop.map(|(name, value)| (name.to_owned(), value)));
         folder.log(self.step, "train", &numbers)?;
+        self.last.extend(numbers.clone());
         Ok(Some(TrainEvent::Step {
             step: self.step,
             total_steps: self.plan.total_steps(),
@@ -193,7 +201,7 @@ impl<M: Module, B> Run<'_, M, B> {
             epoch,
         };
         let mut sum = GradientsAccumulator::new();
-        let (mut loss_sum, mut num_items) = (0.0, 0);
+        let (mut losses, mut num_items) = (Scalars::default(), 0);
         let module = self
             .module
             .as_ref()
@@ -203,14 +211,14 @@ impl<M: Module, B> Run<'_, M, B> {
             let batch = self.parts.source.batch(epoch, idx)?;
             for piece in 0..self.parts.objective.num_pieces(&batch) {
                 let loss = self.parts.objective.piece_loss(module, &batch, piece, progress);
-                loss_sum += f64::from(loss.sum.clone().into_scalar::<f32>());
+                losses.push(loss.sum.clone().detach());
                 num_items += loss.num_items;
                 sum.accumulate(module, GradientsParams::from_grads(loss.sum.backward(), module));
             }
         }
         Ok(StepGradients {
             grads: sum.grads(),
-            loss_sum,
+            loss_sum: losses.read().into_iter().map(f64::from).sum(),
             num_items,
             epoch,
             batches: format!("{first} to {} of epoch {epoch}", end.saturating_sub(1)),
@@ -233,6 +241,7 @@ impl<M: Module, B> Run<'_, M, B> {
             .expect("the module is back after every update");
         let metrics = self.parts.judge.evaluate(&module.valid())?;
         folder.log(self.step, "eval", &metrics)?;
+        self.last.extend(metrics.clone());
         let is_best = match (self.parts.judge.selects_by(), &self.best) {
             (Some(name), Some(best)) => metrics.get(name) < best.metrics.get(name),
             _ => true,
@@ -264,6 +273,8 @@ impl<M: Module, B> Run<'_, M, B> {
         let mut checkpoint = Checkpoint::of_weights(self.module(), self.step, &metrics);
         checkpoint.best_step = self.best.as_ref().map(|best| best.step);
         checkpoint.stopped.clone_from(&self.stopped);
+        checkpoint.last.clone_from(&self.last);
+        checkpoint.memory = self.parts.objective.memory();
         checkpoint.moments = self.optimizer.to_tensors();
         checkpoint.companion = self
             .parts
@@ -285,6 +296,7 @@ impl<M: Module, B> Run<'_, M, B> {
         let kept = names.forget_kept_after(Some(checkpoint.step))?;
         self.parts.objective.restore_kept(&kept);
         self.parts.judge.restore_kept(&kept);
+        self.parts.objective.restore_memory(&checkpoint.memory);
         let module = self.module.take().expect("the module is back after every update");
         let restore = |module: M, params: &BTreeMap<_, _>| {
             load_params(module, params).map_err(|problem| TrainError::bad_file(&path, problem))
@@ -299,6 +311,7 @@ impl<M: Module, B> Run<'_, M, B> {
             .map_err(|problem| TrainError::bad_file(&path, problem))?;
         self.step = checkpoint.step;
         self.stopped = checkpoint.stopped;
+        self.last = checkpoint.last;
         let metrics = checkpoint.metrics;
         self.best = checkpoint.best_step.map(|step| Best { step, metrics });
         folder.rewind_to(self.step)
@@ -316,6 +329,7 @@ impl<M: Module, B> Run<'_, M, B> {
             metrics: best.metrics,
             step: best.step,
             stopped: self.stopped,
+            last: self.last,
         })
     }
 }

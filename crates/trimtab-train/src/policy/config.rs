@@ -1,9 +1,11 @@
 //! Settings of a policy's training as a user writes them. Knows their ranges and defaults, not what they do.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::{OptimConfig, check};
 use crate::decoder::{Depth, LoraConfig};
+use crate::device::TrainDevice;
 use crate::error::TrainError;
 
 /// How a policy is trained.
@@ -14,6 +16,9 @@ pub struct PolicyTrainConfig {
     pub objective: PolicyObjective,
     /// Which weights are trained. Default lora.
     pub depth: PolicyDepth,
+    /// Where steps are computed. Default cpu.
+    #[serde(skip_serializing_if = "TrainDevice::is_cpu")]
+    pub device: TrainDevice,
     /// Adapters; read where `depth` is lora.
     pub lora: LoraConfig,
     /// Passes over given responses or pairs; on-policy, rounds of responses that are drawn. At least 1; default 1.
@@ -27,11 +32,17 @@ pub struct PolicyTrainConfig {
     pub passes_per_round: usize,
     /// Everything about steps. `batch_len` counts the tokens, padding included, whose tape is in memory at once;
     /// responses of one prompt are never divided. Defaults here: batches of 2048 tokens, rate 1e-4, no weight decay,
-    /// constant after 3% of warm-up, a checkpoint every 20 steps.
+    /// constant after 3% of warm-up, a checkpoint every 20 steps; a table of some fields leaves the others at these.
+    #[serde(deserialize_with = "with_own_defaults")]
     pub optim: OptimConfig,
-    /// The run ends with the weights whose responses first show at least this KL (nats per response). Default none.
+    /// The run ends with the weights whose responses first show at least this KL (nats per response), by the mean over
+    /// `kl_window_steps`. Default none.
     pub kl_stop_nats: Option<f64>,
-    /// A KL above this is an explosion, an error (nats per response). Default 200.
+    /// On-policy: steps over whose responses the KL is averaged before it stops the run or keeps weights, at least 1. The
+    /// KL of one step's responses is exact for them and still differs by a factor of two from that of the next ones. Given
+    /// data: the KL is that of an evaluation's draws, which are always the same. Default 5.
+    pub kl_window_steps: usize,
+    /// A KL of one step's responses above this is an explosion, an error (nats per response). Default 200.
     pub kl_limit_nats: f64,
     /// Weights are kept when the KL first reaches each of these values (nats per response), so that one run gives a
     /// whole frontier. Default none.
@@ -50,20 +61,15 @@ impl Default for PolicyTrainConfig {
         Self {
             objective: PolicyObjective::default(),
             depth: PolicyDepth::default(),
+            device: TrainDevice::default(),
             lora: LoraConfig::default(),
             epochs: 1,
             responses_per_step: 64,
             steps_per_round: 1,
             passes_per_round: 1,
-            optim: OptimConfig {
-                batch_len: 2048,
-                learning_rate: 1e-4,
-                weight_decay: 0.0,
-                schedule: crate::config::Schedule::Constant,
-                eval_every_steps: Some(20),
-                ..OptimConfig::default()
-            },
+            optim: own_optim(),
             kl_stop_nats: None,
+            kl_window_steps: 5,
             kl_limit_nats: 200.0,
             keep_at_kl_nats: Vec::new(),
             eval_fraction: 0.1,
@@ -71,6 +77,25 @@ impl Default for PolicyTrainConfig {
             seed: 0,
         }
     }
+}
+
+fn own_optim() -> OptimConfig {
+    OptimConfig {
+        batch_len: 2048,
+        learning_rate: 1e-4,
+        weight_decay: 0.0,
+        schedule: crate::config::Schedule::Constant,
+        eval_every_steps: Some(20),
+        ..OptimConfig::default()
+    }
+}
+
+/// Serde would fill up the fields that are missing from the defaults of [`OptimConfig`], which are those of small heads.
+fn with_own_defaults<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OptimConfig, D::Error> {
+    let given = toml::Table::deserialize(deserializer)?;
+    let mut fields = toml::Table::try_from(own_optim()).map_err(D::Error::custom)?;
+    fields.extend(given);
+    fields.try_into().map_err(D::Error::custom)
 }
 
 /// How deep a policy's training goes.
@@ -154,6 +179,10 @@ pub enum Advantage {
     /// The mean of all, divided by their standard deviation (GRPO, Shao et al., arXiv 2402.03300). The division makes
     /// `beta` a coefficient in units of each prompt's own spread.
     Group,
+    /// The mean of all other responses of the round, whatever their prompt: unbiased. Less noise than the mean of a few
+    /// others to one prompt where rewards are calibrated, because then their mean under the reference is the same for every
+    /// prompt; for raw rewards the differences between prompts are noise.
+    Round,
     /// Nothing: plain REINFORCE.
     None,
 }
@@ -285,6 +314,7 @@ impl PolicyTrainConfig {
             ("responses_per_step", self.responses_per_step),
             ("steps_per_round", self.steps_per_round),
             ("passes_per_round", self.passes_per_round),
+            ("kl_window_steps", self.kl_window_steps),
             ("logit_rows", self.logit_rows),
         ];
         for (field, count) in counts {
@@ -330,5 +360,32 @@ impl PolicyTrainConfig {
             }
             PolicyDepth::Full => Ok(Depth::Full),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_fields_of_the_optimisation_leave_the_others_at_the_policys_defaults() {
+        let parse = |text: &str| toml::from_str::<PolicyTrainConfig>(text);
+        let config = parse("optim = { learning_rate = 1e-5 }").unwrap();
+        let expected = OptimConfig {
+            learning_rate: 1e-5,
+            ..PolicyTrainConfig::default().optim
+        };
+        assert_eq!(config.optim, expected);
+        assert_ne!(
+            config.optim.schedule,
+            OptimConfig::default().schedule,
+            "the test could not tell the two defaults apart"
+        );
+        assert_eq!(parse("").unwrap(), PolicyTrainConfig::default());
+        // What a run folder holds is read back as it was.
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(parse(&written).unwrap(), config);
+        let error = parse("optim = { learning_rat = 1e-5 }").unwrap_err().to_string();
+        assert!(error.contains("learning_rat"), "{error}");
     }
 }

@@ -20,6 +20,9 @@ pub struct PolicyResponse {
     pub reward: f64,
     /// Multiplies what the response counts; usually 1.
     pub weight: f64,
+    /// Whether the reference has drawn it and not the policy. The reference's log-probs are known where they are needed, so
+    /// that `sampler_log_probs` may be empty.
+    pub is_of_reference: bool,
 }
 
 /// A preference between two responses to one prompt.

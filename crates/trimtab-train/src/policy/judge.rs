@@ -1,7 +1,8 @@
 //! Numbers of a policy besides its steps: loss on held-out units, and KL and reward of its own draws. Knows no decoder.
 
+use super::kl_goals::KlGoals;
 use super::model::PolicyModule;
-use super::objective::{KlGoals, PolicyBatch, PolicyLoss, numbers_of};
+use super::objective::{PolicyBatch, PolicyLoss, numbers_of};
 use super::pieces::pieces;
 use super::source::{DrawResponses, units_by_prompt};
 use super::step_numbers::StepNumbers;

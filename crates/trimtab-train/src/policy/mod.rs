@@ -23,9 +23,11 @@ pub mod dpo;
 mod given;
 pub mod ipo;
 pub mod judge;
+pub mod kl_goals;
 pub mod model;
 pub mod objective;
 pub mod pieces;
+pub mod reference;
 pub mod rl;
 mod run;
 pub mod sft;
@@ -33,11 +35,13 @@ pub mod source;
 pub mod step_numbers;
 pub mod token_loss;
 pub mod vocab;
+pub mod vocab_tensor;
 
 pub use best_of_n::{best_and_worst_pairs, best_of_n_weights};
 pub use config::{Advantage, Importance, PolicyDepth, PolicyObjective, PolicyTrainConfig};
 pub use data::{PolicyResponse, PreferenceTokens, Skipped};
 pub use run::{
-    KeptPolicy, PolicyBase, PolicyData, PolicyRollouts, TrainedPolicy, kept_policies, load_kept, train_policy,
+    KeptPolicy, PolicyBase, PolicyData, PolicyRollouts, TrainedPolicy, kept_policies, load_kept, measured_kl,
+    train_policy,
 };
 pub use token_loss::{ResponseTokens, TokenDerivatives, TokenLoss};

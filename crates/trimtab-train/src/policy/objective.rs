@@ -8,15 +8,17 @@ use super::bonbon::BonBon;
 use super::config::{Advantage, PolicyObjective};
 use super::dpo::Dpo;
 use super::ipo::Ipo;
+use super::kl_goals::KlGoals;
 use super::model::PolicyModule;
 use super::pieces::Piece;
 use super::rl::Rl;
 use super::sft::Sft;
 use super::step_numbers::StepNumbers;
 use super::token_loss::{Reads, ResponseTokens, TokenDerivatives, TokenLoss};
-use super::vocab::{ByTokens, KeptLogits, Side, TokenNumbers, token_numbers, vocab_gradient};
+use super::vocab::{ByTokens, Side, TokenNumbers};
+use super::vocab_tensor::VocabPass;
 use crate::events::Metrics;
-use crate::trainer::{Loss, Objective, Progress, Stop, Verdict};
+use crate::trainer::{Loss, Objective, Progress, Verdict};
 
 /// Logits that a piece keeps from its loss for its gradient; those beyond are made again.
 const KEPT_LOGITS_BYTES: usize = 1 << 30;
@@ -50,72 +52,6 @@ impl PolicyObjective {
                 alpha,
             }),
         }
-    }
-}
-
-/// When a policy's KL keeps weights and ends a run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KlGoals {
-    /// Values at which weights are kept.
-    pub keep_at: Vec<f64>,
-    /// The value at which the run ends.
-    pub stop: Option<f64>,
-    /// Above this something went wrong.
-    pub limit: f64,
-    kept: Vec<String>,
-}
-
-impl KlGoals {
-    /// Goals of which none is reached.
-    pub fn new(keep_at: &[f64], stop: Option<f64>, limit: f64) -> Self {
-        Self {
-            keep_at: keep_at.to_vec(),
-            stop,
-            limit,
-            kept: Vec::new(),
-        }
-    }
-
-    /// The name of the weights that are kept at a value.
-    pub fn name(kl_nats: f64) -> String {
-        format!("kl-{kl_nats}")
-    }
-
-    /// Names that an earlier run has kept.
-    pub fn restore(&mut self, names: &[String]) {
-        self.kept = names.to_vec();
-    }
-
-    /// What these numbers, `kl_nats` among them, bring about.
-    pub fn verdict(&mut self, metrics: Metrics) -> Verdict {
-        let mut verdict = Verdict::default();
-        if let Some(&kl) = metrics.get("kl_nats") {
-            for &target in self.keep_at.iter().filter(|target| kl >= **target) {
-                let name = Self::name(target);
-                if !self.kept.contains(&name) {
-                    self.kept.push(name.clone());
-                    verdict.keep.push(name);
-                }
-            }
-            verdict.stop = self.stop_at(kl);
-        }
-        verdict.metrics = metrics;
-        verdict
-    }
-
-    fn stop_at(&self, kl: f64) -> Option<Stop> {
-        let limit = self.limit;
-        if kl > limit || kl.is_nan() {
-            return Some(Stop::Diverged(format!(
-                "the KL to the reference is {kl:.3} nats per response, above kl_limit_nats = {limit}: \
-                 lower learning_rate, raise beta, or set kl_stop_nats"
-            )));
-        }
-        self.stop.filter(|stop| kl >= *stop).map(|stop| {
-            Stop::Reached(format!(
-                "the KL to the reference is {kl:.3} nats per response and has reached kl_stop_nats = {stop}"
-            ))
-        })
     }
 }
 
@@ -160,15 +96,16 @@ impl<M: PolicyModule> PolicyLoss<M> {
             head: head.clone().inner(),
         };
         let reads = self.loss.reads();
-        let reference = (reads != Reads::Nothing).then(|| Side {
+        let known = self.known(piece);
+        let reference = (reads != Reads::Nothing && known.is_none()).then(|| Side {
             states: self.reference.states(piece),
             head: self.reference.head(),
         });
         let mut numbers = TokenNumbers::default();
-        let mut kept = KeptLogits::new(KEPT_LOGITS_BYTES, reads == Reads::Kl);
+        let mut pass = VocabPass::of(&policy.states.device(), KEPT_LOGITS_BYTES, reads == Reads::Kl);
         if reads != Reads::Nothing {
-            let sides = (&policy, reference.as_ref());
-            numbers = token_numbers(sides, &piece.tokens, self.rows, &mut kept);
+            numbers = pass.numbers((&policy, reference.as_ref()), &piece.tokens, self.rows);
+            numbers.reference_log_probs = known.unwrap_or(numbers.reference_log_probs);
         }
         let mut derivatives = self.derivatives(piece, &numbers);
         let by = ByTokens {
@@ -178,7 +115,7 @@ impl<M: PolicyModule> PolicyLoss<M> {
         let reference = reference.filter(|_| reads == Reads::Kl);
         let sides = (&policy, reference.as_ref());
         let how = (self.rows, head.is_tracked());
-        let gradient = vocab_gradient(sides, &piece.tokens, by, how, kept);
+        let gradient = pass.gradient(sides, &piece.tokens, by, how);
         if reads == Reads::Nothing {
             numbers = gradient.numbers;
             derivatives = self.derivatives(piece, &numbers);
@@ -196,7 +133,7 @@ impl<M: PolicyModule> PolicyLoss<M> {
     pub fn evaluate(&self, module: &M, batch: &PolicyBatch) -> Metrics {
         let (mut value, mut num_items) = (0.0, 0);
         for piece in batch {
-            let numbers = numbers_of(module, &self.reference, piece, self.rows);
+            let numbers = self.numbers(module, piece);
             let derivatives = self.derivatives(piece, &numbers);
             value += derivatives.value;
             num_items += self.report(piece, &numbers, &derivatives);
@@ -204,6 +141,27 @@ impl<M: PolicyModule> PolicyLoss<M> {
         let mut metrics = self.numbers.borrow_mut().take();
         metrics.insert("loss".to_owned(), value / num_items.max(1) as f64);
         metrics
+    }
+
+    /// What the reference says, where it is known and nothing else of the reference is read.
+    fn known(&self, piece: &Piece) -> Option<Vec<f64>> {
+        let is_enough = self.loss.reads() == Reads::LogProbs;
+        is_enough.then(|| piece.reference_log_probs()).flatten()
+    }
+
+    fn numbers(&self, module: &M, piece: &Piece) -> TokenNumbers {
+        let Some(known) = self.known(piece) else {
+            return numbers_of(module, &self.reference, piece, self.rows);
+        };
+        let policy = Side {
+            states: module.states(piece),
+            head: module.head(),
+        };
+        let mut pass = VocabPass::of(&policy.states.device(), 0, false);
+        TokenNumbers {
+            reference_log_probs: known,
+            ..pass.numbers((&policy, None), &piece.tokens, self.rows)
+        }
     }
 
     /// Of all units, in the order of the piece's rows.
@@ -314,6 +272,17 @@ impl<M: PolicyModule> Objective<M> for PolicyLoss<M> {
             goals.restore(names);
         }
     }
+
+    fn memory(&self) -> Vec<f64> {
+        let goals = self.goals.as_ref();
+        goals.map_or_else(Vec::new, |goals| goals.recent().to_vec())
+    }
+
+    fn restore_memory(&mut self, memory: &[f64]) {
+        if let Some(goals) = &mut self.goals {
+            goals.restore_recent(memory);
+        }
+    }
 }
 
 /// Numbers of a piece under a policy and its reference, without any gradient.
@@ -322,6 +291,7 @@ pub fn numbers_of<M: PolicyModule>(policy: &M, reference: &M, piece: &Piece, row
         states: module.states(piece),
         head: module.head(),
     };
-    let sides = (&side(policy), Some(&side(reference)));
-    token_numbers(sides, &piece.tokens, rows, &mut KeptLogits::default())
+    let (policy, reference) = (side(policy), side(reference));
+    let mut pass = VocabPass::of(&policy.states.device(), 0, false);
+    pass.numbers((&policy, Some(&reference)), &piece.tokens, rows)
 }

@@ -20,17 +20,21 @@ pub struct PolicyItem {
     pub token_ids: Vec<u32>,
     /// Under the sampler; empty where it is the policy. `[T]`
     pub sampler_log_probs: Vec<f32>,
+    /// Under the reference, where they were computed before; empty where they were not. `[T]`
+    pub reference_log_probs: Vec<f64>,
     /// As given.
     pub reward: f64,
     /// Reward less its baseline.
     pub advantage: f64,
     /// What it counts.
     pub weight: f64,
+    /// Whether the reference has drawn it: its log-probs are the sampler's.
+    pub is_of_reference: bool,
 }
 
 impl PolicyItem {
     /// Tokens of prompt and response.
-    fn num_tokens(&self) -> usize {
+    pub fn num_tokens(&self) -> usize {
         self.prompt_token_ids.len() + self.token_ids.len()
     }
 }

@@ -16,8 +16,16 @@
 //! Baselines are the mean of the other responses to the same prompt, for the reward and, position by position, for the KL
 //! to go; neither looks at the response itself, so the gradient stays unbiased. `advantage = "group"` is GRPO's
 //! normalisation, which is not.
+//!
+//! What is left is noise of the reward: at the `beta` of practice the parts of the KL are below a hundredth of the
+//! variance (a test enumerates it). A step of Adam moves the weights by about as much whatever that noise is, so that for a
+//! given gain of reward the KL that noise costs falls as one over the number of responses drawn in all, however they are
+//! divided into rounds. Three things draw less: the baseline over a round for calibrated rewards ([`Advantage::Round`]), the
+//! calibration's own samples as first rounds ([`PolicyItem::is_of_reference`]), and rates that do not fall during a run.
 
 use super::config::{Advantage, Importance};
+#[cfg(doc)]
+use super::pieces::PolicyItem;
 use super::token_loss::{Reads, ResponseTokens, TokenDerivatives, TokenLoss};
 
 /// Policy gradient with an exact KL penalty. Rewards' advantages stand in the items ([`advantages`]).
@@ -33,18 +41,32 @@ pub struct Rl {
     pub has_baseline: bool,
 }
 
+/// Rewards of the other prompts of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Elsewhere {
+    /// Their sum.
+    pub sum: f64,
+    /// How many there are.
+    pub num: f64,
+}
+
 /// `reward - baseline` of responses to one prompt, divided by their spread for [`Advantage::Group`].
 ///
-/// A prompt with a single response has no others: `elsewhere`, the mean reward of other prompts, stands in. Where all
-/// rewards are equal every advantage is 0, and only the KL moves the policy.
-pub fn advantages(rewards: &[f64], kind: Advantage, elsewhere: f64) -> Vec<f64> {
+/// A prompt with a single response has no others: the mean reward of other prompts stands in. Where all rewards of a prompt
+/// are equal its advantages are 0 but for [`Advantage::Round`], and only the KL moves the policy.
+pub fn advantages(rewards: &[f64], kind: Advantage, elsewhere: Elsewhere) -> Vec<f64> {
     let num = rewards.len() as f64;
     let sum: f64 = rewards.iter().sum();
+    if kind == Advantage::Round {
+        let others = (elsewhere.num + num - 1.0).max(1.0);
+        let of = |reward: &f64| reward - (elsewhere.sum + sum - reward) / others;
+        return rewards.iter().map(of).collect();
+    }
     if kind == Advantage::None {
         return rewards.to_vec();
     }
     if rewards.len() == 1 {
-        return vec![rewards[0] - elsewhere];
+        return vec![rewards[0] - elsewhere.sum / elsewhere.num.max(1.0)];
     }
     if rewards.iter().all(|reward| *reward == rewards[0]) {
         return vec![0.0; rewards.len()];
@@ -78,7 +100,12 @@ impl Weights {
     fn of(tokens: &ResponseTokens<'_>, importance: Importance) -> Self {
         let len = tokens.log_probs.len();
         let sampler = &tokens.item.sampler_log_probs;
-        let ratios: Vec<f64> = if sampler.is_empty() {
+        let ratios: Vec<f64> = if tokens.item.is_of_reference {
+            let pairs = tokens.log_probs.iter().zip(tokens.reference_log_probs);
+            pairs
+                .map(|(policy, reference)| (policy - reference).exp())
+                .collect()
+        } else if sampler.is_empty() {
             vec![1.0; len]
         } else {
             let log_ratio = |(policy, sampler): (&f64, &f32)| policy - f64::from(*sampler);

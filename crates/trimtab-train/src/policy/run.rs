@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::Device;
 use trimtab_base::Seed;
 use trimtab_model::ModelConfig;
 use trimtab_model::load::WeightSource;
@@ -14,9 +13,12 @@ use super::config::{Advantage, PolicyObjective, PolicyTrainConfig};
 use super::data::{PolicyResponse, PreferenceTokens, Skipped};
 use super::given::{Given, given_units};
 use super::judge::PolicyJudge;
-use super::objective::{KlGoals, PolicyBatch, PolicyLoss};
+use super::kl_goals::KlGoals;
+use super::objective::{PolicyBatch, PolicyLoss};
 use super::pieces::pieces;
-use super::source::{DrawResponses, GivenSource, OnPolicySource, RoundPlan};
+use super::reference::fill_reference;
+use super::source::{DrawResponses, GivenSource, OnPolicySource, RoundPlan, Unit};
+use super::token_loss::Reads;
 use crate::decoder::{Decoder, DecoderOptions, Depth};
 use crate::error::TrainError;
 use crate::events::{Metrics, TrainEvent};
@@ -80,7 +82,8 @@ pub enum PolicyData<'a> {
 pub struct TrainedPolicy {
     /// The decoder; [`Self::weights`] is what the engine runs and what files are written from.
     pub decoder: Decoder,
-    /// The last numbers: of the last evaluation or, on-policy, of the last step.
+    /// The last of every number that a step or an evaluation gave. `kl_nats` is of one step's responses, `kl_mean_nats`
+    /// over `kl_window_steps`.
     pub metrics: Metrics,
     /// Optimiser steps that made these weights.
     pub step: u64,
@@ -98,7 +101,7 @@ pub struct TrainedPolicy {
 pub struct KeptPolicy {
     /// The value of `keep_at_kl_nats`.
     pub target_kl_nats: f64,
-    /// The KL that was measured.
+    /// The KL that was measured: over `kl_window_steps` on-policy, of an evaluation's draws else.
     pub kl_nats: f64,
     /// Optimiser steps that made them.
     pub step: u64,
@@ -136,32 +139,22 @@ pub fn train_policy(
     let (policy, reference) = load_policy(config, base)?;
     // Nothing is written before everything has been checked.
     let mut folder = run_dir.open(config.objective.name(), config, &identity, config.seed)?;
-    let mut last = Metrics::new();
-    let mut watch = |event: TrainEvent| {
-        if let TrainEvent::Step { metrics, .. } | TrainEvent::Evaluated { metrics, .. } = &event {
-            last.extend(metrics.clone());
-        }
-        on_event(event)
-    };
     let setting = Setting {
         config,
         reference: &reference,
         folder: &mut folder,
     };
     let outcome = match (given, draws.as_mut()) {
-        (Some(given), probe) => setting.on_given(policy, given, probe, &mut watch),
-        (None, Some(drawer)) => setting.on_policy(policy, drawer, &mut watch),
+        (Some(given), probe) => setting.on_given(policy, given, probe, on_event),
+        (None, Some(drawer)) => setting.on_policy(policy, drawer, on_event),
         (None, None) => unreachable!("data without responses draws them"),
     }?;
     for (reason, count) in draws.map(|draws| draws.skipped).unwrap_or_default() {
         *skipped.entry(reason).or_default() += count;
     }
-    if last.is_empty() {
-        last = outcome.metrics;
-    }
     Ok(TrainedPolicy {
         decoder: outcome.module,
-        metrics: last,
+        metrics: outcome.last,
         step: outcome.step,
         stopped: outcome.stopped,
         kept: kept_policies(run_dir.path())?,
@@ -216,7 +209,7 @@ fn sort_out<'a>(
 
 /// The policy, and its reference off the tape.
 fn load_policy(config: &PolicyTrainConfig, base: &PolicyBase) -> Result<(Decoder, Decoder), TrainError> {
-    let device = Device::default().autodiff();
+    let device = config.device.open()?.autodiff();
     let load = |depth| {
         let options = DecoderOptions {
             depth,
@@ -241,9 +234,11 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn goals(&self) -> KlGoals {
+    /// Goals that look at the mean over so many measurements.
+    fn goals(&self, window: usize) -> KlGoals {
         let config = self.config;
-        KlGoals::new(&config.keep_at_kl_nats, config.kl_stop_nats, config.kl_limit_nats)
+        let (stop, limit) = (config.kl_stop_nats, config.kl_limit_nats);
+        KlGoals::new(&config.keep_at_kl_nats, stop, limit, window)
     }
 
     fn loss(&self, goals: Option<KlGoals>) -> PolicyLoss<Decoder> {
@@ -254,17 +249,33 @@ impl Setting<'_> {
     fn on_given(
         self,
         policy: Decoder,
-        given: Given,
+        mut given: Given,
         probe: Option<&mut DecoderDraws<'_>>,
         on_event: &mut dyn FnMut(TrainEvent) -> ControlFlow<()>,
     ) -> Result<Outcome<Decoder>, TrainError> {
         let config = self.config;
+        self.fill_reference(&mut given, probe.is_some())?;
         let held_out = (!given.held_out.is_empty())
             .then(|| (pieces(given.held_out, config.optim.batch_len), self.loss(None)));
         let judge = self.judge(held_out, probe);
         let (per_step, piece) = (config.responses_per_step, config.optim.batch_len);
         let mut source = GivenSource::new(given.train, per_step, piece, Seed(config.seed));
         self.run(policy, None, &mut source, judge, on_event)
+    }
+
+    /// Computes the reference's log-probs of what is looked at more than once. In a single pass over the training data that
+    /// is less work as it goes, and reports the KL at the data; on held-out data only draws tell the KL then.
+    fn fill_reference(&self, given: &mut Given, has_probe: bool) -> Result<(), TrainError> {
+        let config = self.config;
+        if self.config.objective.token_loss().reads() != Reads::LogProbs {
+            return Ok(());
+        }
+        let train = given.train.iter_mut().filter(|_| config.epochs > 1);
+        let held_out = given.held_out.iter_mut().filter(|_| has_probe);
+        let mut units: Vec<&mut Unit> = train.chain(held_out).collect();
+        let path = self.folder.path().join("reference_log_probs.f64");
+        let sizes = (config.logit_rows, config.optim.batch_len);
+        fill_reference(&mut units, self.reference, sizes, &path)
     }
 
     fn on_policy(
@@ -283,7 +294,7 @@ impl Setting<'_> {
             folder: self.folder.path().join("rounds"),
         };
         let mut source = OnPolicySource::new(drawer, plan);
-        let (goals, judge) = (self.goals(), self.judge(None, None));
+        let (goals, judge) = (self.goals(config.kl_window_steps), self.judge(None, None));
         self.run(policy, Some(goals), &mut source, judge, on_event)
     }
 
@@ -296,7 +307,8 @@ impl Setting<'_> {
             held_out,
             probe: probe.map(|probe| probe as &mut dyn DrawResponses<Decoder>),
             reference: self.reference.clone(),
-            goals: self.goals(),
+            // The same draws in every evaluation, some steps apart: what a mean would add is delay.
+            goals: self.goals(1),
             rows: self.config.logit_rows,
             piece_tokens: self.config.optim.batch_len,
         }
@@ -375,11 +387,20 @@ pub fn kept_policies(run_dir: &Path) -> Result<Vec<KeptPolicy>, TrainError> {
         };
         kept.push(KeptPolicy {
             target_kl_nats,
-            kl_nats: checkpoint.metrics.get("kl_nats").copied().unwrap_or(f64::NAN),
+            kl_nats: measured_kl(&checkpoint.metrics).unwrap_or(f64::NAN),
             step: checkpoint.step,
             path,
         });
     }
     kept.sort_by(|a, b| a.target_kl_nats.total_cmp(&b.target_kl_nats));
     Ok(kept)
+}
+
+/// The KL among the numbers of a policy, in nats per response: the mean over some steps where there is one.
+pub fn measured_kl(metrics: &Metrics) -> Option<f64> {
+    metrics
+        .get("kl_mean_nats")
+        .or_else(|| metrics.get("kl_nats"))
+        .copied()
+        .filter(|kl| kl.is_finite())
 }

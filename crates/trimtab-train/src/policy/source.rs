@@ -11,7 +11,7 @@ use super::config::Advantage;
 use super::data::PolicyResponse;
 use super::objective::PolicyBatch;
 use super::pieces::{PolicyItem, pieces};
-use super::rl::advantages;
+use super::rl::{Elsewhere, advantages};
 use crate::batches::shuffle;
 use crate::error::TrainError;
 use crate::files::{create_dir, write_atomic};
@@ -39,11 +39,9 @@ pub fn units_by_prompt(responses: Vec<PolicyResponse>, kind: Advantage) -> Vec<U
     }
     let unit = |group: Vec<PolicyResponse>| {
         let rewards: Vec<f64> = group.iter().map(|response| response.reward).collect();
-        let others = num - rewards.len() as f64;
-        let elsewhere = if others > 0.0 {
-            (total - rewards.iter().sum::<f64>()) / others
-        } else {
-            0.0
+        let elsewhere = Elsewhere {
+            sum: total - rewards.iter().sum::<f64>(),
+            num: num - rewards.len() as f64,
         };
         let advantages = advantages(&rewards, kind, elsewhere);
         group
@@ -56,6 +54,8 @@ pub fn units_by_prompt(responses: Vec<PolicyResponse>, kind: Advantage) -> Vec<U
                 reward: response.reward,
                 advantage,
                 weight: response.weight,
+                is_of_reference: response.is_of_reference,
+                ..PolicyItem::default()
             })
             .collect()
     };
@@ -165,7 +165,7 @@ impl<'a, M> OnPolicySource<'a, M> {
         let problem = if responses.is_empty() {
             "a round gave no response to learn from: look at the prompts and their longest response"
                 .to_owned()
-        } else if self.num_steps() > 1 && responses.iter().any(|r| r.sampler_log_probs.is_empty()) {
+        } else if self.num_steps() > 1 && responses.iter().any(is_of_unknown_sampler) {
             "responses without the log-probs of their sampler can be used for one step only: \
              set steps_per_round and passes_per_round to 1"
                 .to_owned()
@@ -220,6 +220,11 @@ impl<M> WeightedSource<M> for OnPolicySource<'_, M> {
     }
 }
 
+/// Whether nobody could say how far later weights are from those that drew it.
+fn is_of_unknown_sampler(response: &PolicyResponse) -> bool {
+    response.sampler_log_probs.is_empty() && !response.is_of_reference
+}
+
 /// A response as it is kept: floats by their bits, which a text of digits need not give back.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -230,6 +235,8 @@ struct StoredRound {
     sampler_log_prob_bits: Vec<u32>,
     reward_bits: u64,
     weight_bits: u64,
+    #[serde(default)]
+    is_of_reference: bool,
 }
 
 impl StoredRound {
@@ -243,6 +250,7 @@ impl StoredRound {
                 sampler_log_prob_bits: response.sampler_log_probs.iter().map(|p| p.to_bits()).collect(),
                 reward_bits: response.reward.to_bits(),
                 weight_bits: response.weight.to_bits(),
+                is_of_reference: response.is_of_reference,
             })
             .collect();
         let text = serde_json::to_vec(&stored).expect("numbers have a JSON form");
@@ -268,6 +276,7 @@ impl StoredRound {
                 .collect(),
             reward: f64::from_bits(self.reward_bits),
             weight: f64::from_bits(self.weight_bits),
+            is_of_reference: self.is_of_reference,
         }
     }
 }

@@ -24,7 +24,8 @@ impl StepNumbers {
     }
 
     /// Adds what a piece's responses and their numbers say: mean reward, length in tokens and repetition of a response;
-    /// entropy of a token; the KL of a response under the name `kl_name`.
+    /// entropy of a token; the KL of a response under the name `kl_name`, or `kl_at_data_nats` where the reference has drawn
+    /// it: along its responses the exact KLs of tokens are no measurement of the policy's.
     pub fn add_piece(&mut self, piece: &Piece, numbers: &TokenNumbers, kl_name: &'static str) {
         for (item, rows) in piece.items.iter().zip(&piece.rows) {
             self.add("reward", item.reward, 1.0);
@@ -34,7 +35,12 @@ impl StepNumbers {
             self.add("entropy_nats", of(&numbers.entropy_nats), rows.len() as f64);
             self.add("nll_nats", -of(&numbers.log_probs), rows.len() as f64);
             if !numbers.kl_nats.is_empty() {
-                self.add(kl_name, of(&numbers.kl_nats), 1.0);
+                let name = if item.is_of_reference {
+                    "kl_at_data_nats"
+                } else {
+                    kl_name
+                };
+                self.add(name, of(&numbers.kl_nats), 1.0);
             }
         }
     }

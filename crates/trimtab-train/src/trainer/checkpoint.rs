@@ -93,6 +93,10 @@ pub struct Checkpoint {
     pub metrics: Metrics,
     /// Why the run ended here, before its last step.
     pub stopped: Option<String>,
+    /// The last of every number that a step or an evaluation gave.
+    pub last: Metrics,
+    /// Numbers of past steps that the objective remembers.
+    pub memory: Vec<f64>,
     /// The module's weights by path.
     pub weights: BTreeMap<String, TensorData>,
     /// The optimiser's moments.
@@ -110,22 +114,47 @@ struct Meta {
     metrics: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stopped: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    last: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    memory: Vec<String>,
 }
 
 impl Meta {
     fn of(checkpoint: &Checkpoint) -> Self {
-        let text = |(name, value): (&String, &f64)| (name.clone(), value.to_string());
+        let texts = |metrics: &Metrics| {
+            let text = |(name, value): (&String, &f64)| (name.clone(), value.to_string());
+            metrics.iter().map(text).collect()
+        };
         Self {
             step: checkpoint.step,
             best_step: checkpoint.best_step,
-            metrics: checkpoint.metrics.iter().map(text).collect(),
+            metrics: texts(&checkpoint.metrics),
             stopped: checkpoint.stopped.clone(),
+            last: texts(&checkpoint.last),
+            memory: checkpoint.memory.iter().map(f64::to_string).collect(),
         }
     }
 
-    fn metrics(&self) -> Option<Metrics> {
-        let number = |(name, text): (&String, &String)| Some((name.clone(), text.parse().ok()?));
-        self.metrics.iter().map(number).collect()
+    /// Counters and numbers, without tensors; none if a number is none.
+    fn checkpoint(self) -> Option<Checkpoint> {
+        let numbers = |texts: &BTreeMap<String, String>| -> Option<Metrics> {
+            let number = |(name, text): (&String, &String)| Some((name.clone(), text.parse().ok()?));
+            texts.iter().map(number).collect()
+        };
+        Some(Checkpoint {
+            step: self.step,
+            best_step: self.best_step,
+            metrics: numbers(&self.metrics)?,
+            last: numbers(&self.last)?,
+            memory: self
+                .memory
+                .iter()
+                .map(|text| text.parse().ok())
+                .collect::<Option<_>>()?,
+            stopped: self.stopped,
+            ..Checkpoint::default()
+        })
     }
 }
 
@@ -184,15 +213,9 @@ impl Checkpoint {
             .and_then(|entries| entries.get(META_KEY));
         let meta = meta.ok_or_else(|| bad("not a checkpoint of a training run".to_owned()))?;
         let meta: Meta = serde_json::from_str(meta).map_err(|error| bad(error.to_string()))?;
-        let mut checkpoint = Self {
-            step: meta.step,
-            best_step: meta.best_step,
-            metrics: meta
-                .metrics()
-                .ok_or_else(|| bad("a metric is not a number".to_owned()))?,
-            stopped: meta.stopped,
-            ..Self::default()
-        };
+        let mut checkpoint = meta
+            .checkpoint()
+            .ok_or_else(|| bad("a metric is not a number".to_owned()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
         for (name, view) in tensors.tensors() {
             let (group, path) = name.split_once('/').unwrap_or_default();

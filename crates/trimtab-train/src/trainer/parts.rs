@@ -59,6 +59,14 @@ pub trait Objective<M> {
 
     /// Told at the start which weights a run that goes on has kept.
     fn restore_kept(&mut self, _names: &[String]) {}
+
+    /// Numbers of past steps that later verdicts look at, which checkpoints must carry.
+    fn memory(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Puts back what [`Self::memory`] gave.
+    fn restore_memory(&mut self, _memory: &[f64]) {}
 }
 
 /// Batches by name: every call with the same numbers gives the same batch.
@@ -189,4 +197,6 @@ pub struct Outcome<M> {
     pub step: u64,
     /// Why the run ended before its last step, if it did.
     pub stopped: Option<String>,
+    /// The last of every number that a step or an evaluation gave.
+    pub last: Metrics,
 }

@@ -14,6 +14,7 @@ mod policy_exact;
 mod policy_gradients;
 mod policy_runs;
 mod policy_table;
+mod policy_variance;
 mod resume;
 mod reward_model;
 mod sets;

@@ -9,7 +9,8 @@ use trimtab_train::policy::bonbon::BonBon;
 use trimtab_train::policy::dpo::Dpo;
 use trimtab_train::policy::ipo::Ipo;
 use trimtab_train::policy::judge::PolicyJudge;
-use trimtab_train::policy::objective::{KlGoals, PolicyLoss};
+use trimtab_train::policy::kl_goals::KlGoals;
+use trimtab_train::policy::objective::PolicyLoss;
 use trimtab_train::policy::pieces::PolicyItem;
 use trimtab_train::policy::rl::Rl;
 use trimtab_train::policy::sft::Sft;
@@ -36,7 +37,7 @@ fn optim(learning_rate: f64) -> OptimConfig {
 }
 
 fn goals() -> KlGoals {
-    KlGoals::new(&[], None, 1e9)
+    KlGoals::new(&[], None, 1e9, 1)
 }
 
 fn run(

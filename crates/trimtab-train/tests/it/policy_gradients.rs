@@ -9,11 +9,13 @@ use trimtab_train::policy::dpo::Dpo;
 use trimtab_train::policy::ipo::Ipo;
 use trimtab_train::policy::objective::PolicyLoss;
 use trimtab_train::policy::pieces::{Piece, PolicyItem};
-use trimtab_train::policy::rl::{Rl, advantages};
+use trimtab_train::policy::reference::fill_reference;
+use trimtab_train::policy::rl::{Elsewhere, Rl, advantages};
 use trimtab_train::policy::sft::Sft;
 use trimtab_train::policy::source::{Unit, units_by_prompt};
 use trimtab_train::policy::token_loss::Reads;
 use trimtab_train::policy::vocab::{ByTokens, KeptLogits, Side, token_numbers, vocab_gradient};
+use trimtab_train::policy::vocab_tensor::{self, KeptTensors};
 use trimtab_train::policy::{
     Advantage, Importance, PolicyResponse, ResponseTokens, TokenDerivatives, TokenLoss,
 };
@@ -284,6 +286,57 @@ fn gradients_of_pair_losses_and_likelihood_equal_finite_differences() {
     check_differences(|| Box::new(Sft), &pairs());
 }
 
+#[test]
+fn reference_log_probs_that_were_kept_change_nothing() {
+    use burn::module::Module;
+    let world = World::new();
+    let logits = world.moved_logits();
+    let reference = world.policy(&world.reference_logits()).valid();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kept.f64");
+    let fill = |units: &mut Vec<Unit>| {
+        let mut units: Vec<&mut Unit> = units.iter_mut().collect();
+        // Pieces of one pair.
+        fill_reference(&mut units, &reference, (2, 4), &path)
+    };
+    let plain = pairs();
+    let mut kept = plain.clone();
+    fill(&mut kept).unwrap();
+    for item in kept.iter().flatten() {
+        let expected = world.token_log_probs(&world.reference_logits(), &item.token_ids);
+        let close = item.reference_log_probs.iter().zip(&expected);
+        assert!(close.clone().all(|(a, b)| (a - b).abs() < 1e-6), "{item:?}");
+        assert_eq!(close.len(), item.token_ids.len());
+    }
+    let losses: [fn() -> Box<dyn TokenLoss>; 3] = [
+        || Box::new(Dpo { beta: 0.7 }),
+        || Box::new(Ipo { beta: 0.7 }),
+        || {
+            Box::new(BonBon {
+                num_candidates: 4,
+                alpha: 0.3,
+            })
+        },
+    ];
+    let mut shifted = kept.clone();
+    shifted[0][0].reference_log_probs[0] += 1.0;
+    for loss in losses {
+        let (value, gradient) = loss_and_gradient(&world, &logits, loss(), plain.clone());
+        let (again, by_kept) = loss_and_gradient(&world, &logits, loss(), kept.clone());
+        assert!((value - again).abs() < 1e-5 * value.abs(), "{value} and {again}");
+        assert!(error(&by_kept, &gradient) < 1e-5);
+        let (other, _) = loss_and_gradient(&world, &logits, loss(), shifted.clone());
+        assert!((other - value).abs() > 1e-3, "what was kept is not looked at");
+    }
+    // Another time they are read, to the last bit.
+    let mut again = plain;
+    fill(&mut again).unwrap();
+    assert_eq!(again, kept);
+    again.pop();
+    let error = fill(&mut again).unwrap_err().to_string();
+    assert!(error.contains("expected 8 for each of 4 tokens"), "{error}");
+}
+
 proptest! {
     #[test]
     fn clipped_ratios_have_the_slope_of_ppo(
@@ -327,7 +380,8 @@ proptest! {
 #[test]
 fn advantages_are_as_their_papers_say() {
     let check = |rewards: &[f64], kind, expect: &[f64]| {
-        let got = advantages(rewards, kind, 0.25);
+        let elsewhere = Elsewhere { sum: 1.0, num: 4.0 };
+        let got = advantages(rewards, kind, elsewhere);
         let close = got.iter().zip(expect).all(|(a, b)| (a - b).abs() < 1e-12);
         assert!(
             close && got.len() == expect.len(),
@@ -337,6 +391,8 @@ fn advantages_are_as_their_papers_say() {
     check(&[1.0, 2.0, 6.0], Advantage::None, &[1.0, 2.0, 6.0]);
     check(&[1.0, 2.0, 6.0], Advantage::LeaveOneOut, &[-3.0, -1.5, 4.5]);
     check(&[1.0, 3.0], Advantage::Group, &[-1.0, 1.0]);
+    check(&[1.0, 3.0], Advantage::Round, &[1.0 - 0.8, 3.0 - 0.4]);
+    check(&[2.0, 2.0], Advantage::Round, &[1.4, 1.4]);
     // Of one response the mean elsewhere is all there is; of equal rewards nothing is to be learned.
     check(&[1.0], Advantage::LeaveOneOut, &[0.75]);
     for kind in [Advantage::LeaveOneOut, Advantage::Group] {
@@ -425,4 +481,50 @@ fn logits_that_were_kept_change_nothing() {
         assert_eq!(values(got.states), values(again.states.clone()));
         assert_eq!(values(got.head.unwrap()), values(again.head.clone().unwrap()));
     }
+}
+
+#[test]
+fn tensor_operations_give_what_the_loops_give() {
+    let (policy, reference, tokens, by_log_prob, by_kl) = vocabulary();
+    let close = |got: &[f64], expect: &[f64], name: &str| {
+        let same = got.iter().zip(expect).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(
+            same && got.len() == expect.len(),
+            "{name}: {got:?}, expected {expect:?}"
+        );
+    };
+    let tensors_close = |got: Tensor<2>, expect: Tensor<2>, name: &str| {
+        let error = crate::decoder::relative_error(&values(got), &values(expect));
+        assert!(error < 1e-5, "{name}: relative error {error}");
+    };
+    for (reference, kl) in [
+        (Some(&reference), &by_kl[..]),
+        (Some(&reference), &[]),
+        (None, &[]),
+    ] {
+        let (sides, log_prob) = ((&policy, reference), &by_log_prob[..]);
+        let by = ByTokens { log_prob, kl };
+        let expect = vocab_gradient(sides, &tokens, by, (2, true), KeptLogits::default());
+        // Room for nothing, for the first two of three parts, for everything.
+        for room in [0, 2 * 2 * 2 * 9 * 4, 1 << 20] {
+            let mut kept = KeptTensors::new(room, true);
+            let numbers = vocab_tensor::token_numbers(sides, &tokens, 2, &mut kept);
+            let got = vocab_tensor::vocab_gradient(sides, &tokens, by, (2, true), kept);
+            assert_eq!(numbers, got.numbers);
+            close(&numbers.log_probs, &expect.numbers.log_probs, "log-probs");
+            close(&numbers.kl_nats, &expect.numbers.kl_nats, "KL");
+            close(&numbers.entropy_nats, &expect.numbers.entropy_nats, "entropy");
+            let of_reference = (&numbers.reference_log_probs, &expect.numbers.reference_log_probs);
+            close(of_reference.0, of_reference.1, "the reference's log-probs");
+            tensors_close(got.states, expect.states.clone(), "states");
+            tensors_close(got.head.unwrap(), expect.head.clone().unwrap(), "head");
+        }
+    }
+    let none = ByTokens {
+        log_prob: &by_log_prob,
+        kl: &[],
+    };
+    let got =
+        vocab_tensor::vocab_gradient((&policy, None), &tokens, none, (9, false), KeptTensors::default());
+    assert!(got.head.is_none());
 }

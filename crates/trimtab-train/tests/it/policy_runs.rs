@@ -17,7 +17,7 @@ use trimtab_train::policy::pieces::{Piece, PolicyItem};
 use trimtab_train::policy::{
     Advantage, Importance, PolicyBase, PolicyData, PolicyDepth, PolicyObjective, PolicyResponse,
     PolicyRollouts, PolicyTrainConfig, PreferenceTokens, TrainedPolicy, kept_policies, load_kept,
-    train_policy,
+    measured_kl, train_policy,
 };
 use trimtab_train::{OptimConfig, RunDir, Schedule, TrainError, TrainEvent};
 
@@ -89,6 +89,7 @@ impl PolicyRollouts for Engine {
                 token_ids,
                 sampler_log_probs,
                 weight: 1.0,
+                is_of_reference: false,
             });
         }
         // One that cannot be learned from.
@@ -262,6 +263,9 @@ fn a_kl_that_is_reached_ends_the_run_and_one_that_explodes_is_an_error() {
         (policy.step, policy.stopped.clone())
     );
     assert_eq!(adapters(&again), adapters(&policy));
+    // Its numbers are there still: whoever was killed before writing a card writes the same one.
+    assert_eq!(again.metrics, policy.metrics);
+    assert!(measured_kl(&again.metrics).unwrap() >= 0.1);
 
     config.kl_stop_nats = None;
     config.kl_limit_nats = 0.1;
@@ -339,6 +343,59 @@ fn every_method_lowers_its_own_loss_at_every_depth() {
             assert!(policy.skipped["empty response"] >= 6, "{:?}", policy.skipped);
         }
     }
+}
+
+#[test]
+fn passes_over_pairs_keep_what_the_reference_says_and_resume_in_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = |idx: u64| PreferenceTokens {
+        key: idx,
+        prompt_token_ids: vec![3, 4 + idx as u32],
+        chosen: vec![1, 2, idx as u32 % 5],
+        rejected: vec![20 + idx as u32, 5],
+        weight: 1.0,
+    };
+    let pairs: Vec<PreferenceTokens> = (0..12).map(pair).collect();
+    let run = |name: &str, epochs: u64, stop_after: Option<u64>| {
+        let config = PolicyTrainConfig {
+            objective: PolicyObjective::Dpo { beta: 0.1 },
+            epochs,
+            responses_per_step: 8,
+            ..config()
+        };
+        let mut probe = Engine::new();
+        let data = PolicyData::Preferences {
+            pairs: &pairs,
+            probe: Some(&mut probe),
+        };
+        let on_event = &mut |event| match event {
+            TrainEvent::Step { step, .. } if Some(step) == stop_after => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        let run_dir = RunDir::new(folder.path().join(name), "test");
+        train_policy(&config, &base(), data, &run_dir, on_event)
+    };
+    let read = |name: &str, file: &str| fs::read(folder.path().join(name).join(file)).unwrap();
+    let whole = run("whole", 3, None).unwrap();
+    assert!(matches!(
+        run("broken", 3, Some(4)),
+        Err(TrainError::Stopped { step: 4 })
+    ));
+    let resumed = run("broken", 3, None).unwrap();
+    assert_eq!(adapters(&resumed), adapters(&whole));
+    for file in ["metrics.jsonl", "reference_log_probs.f64"] {
+        assert!(read("whole", file) == read("broken", file), "{file} differs");
+    }
+    // One pass computes the reference's distributions as it goes, which say the KL at the data too.
+    run("once", 1, None).unwrap();
+    let first_loss = |name: &str| {
+        let metrics = String::from_utf8(read(name, "metrics.jsonl")).unwrap();
+        let row: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+        (row["loss"].as_f64().unwrap(), row["kl_at_data_nats"].is_number())
+    };
+    let (once, whole) = (first_loss("once"), first_loss("whole"));
+    assert!((once.0 - whole.0).abs() < 1e-5, "{once:?} and {whole:?}");
+    assert_eq!((once.1, whole.1), (true, false));
 }
 
 /// Responses that cannot be used, with what is said of them.

@@ -129,6 +129,7 @@ impl World {
             sampler_log_probs: Vec::new(),
             reward: Self::reward(token_ids),
             weight,
+            ..PolicyResponse::default()
         }
     }
 
