@@ -24,6 +24,12 @@ Others:
   cargo xtask fuzz gguf --seconds 60
                                     build and run one with the pinned toolchain (needs a C++ compiler)
 
+The gate builds nothing for GPUs. After a change to what is trained, also (no GPU or CUDA toolkit is needed to build):
+
+  cargo clippy -p trimtab-train --features cuda --all-targets --locked -- -D warnings
+  cargo build --release --features cuda
+  trimtab bench train --device cuda --model MODEL      on a machine that has a GPU
+
 CONTRIBUTING.md says what the rules are and why.";
 
 /// The first words that `cargo xtask` understands; the check of the documents' commands reads them.

@@ -36,7 +36,12 @@ const ALLOWED: [&str; 14] = [
 /// Exceptions to a licence that only widen what it permits.
 const ALLOWED_WITH: [&str; 1] = ["LLVM-exception"];
 /// Packages allowed by name: (package, licence, why).
-const ALLOWED_PACKAGES: [(&str, &str, &str); 2] = [
+const ALLOWED_PACKAGES: [(&str, &str, &str); 3] = [
+    (
+        "buildid",
+        "MPL-2.0",
+        "file-level copyleft; used unchanged, below `cubecl-runtime`, where the feature `cuda` is on",
+    ),
     (
         "colored",
         "MPL-2.0",

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use trimtab_train::TrainDevice;
 
 /// Name of the card in a policy's folder.
 pub(crate) const CARD_FILE: &str = "policy_card.json";
@@ -57,6 +58,9 @@ pub(crate) struct PolicyCard {
     pub(crate) step: u64,
     /// Seed of its training.
     pub(crate) seed: u64,
+    /// Where its steps were computed; the processor where the card does not say.
+    #[serde(default, skip_serializing_if = "TrainDevice::is_cpu")]
+    pub(crate) device: TrainDevice,
     /// Content of the calibration that rewards were compared with, if there was one.
     pub(crate) calibration_sha256: Option<String>,
     /// Last numbers of training; units are in the names.
@@ -141,6 +145,7 @@ mod tests {
             stopped: None,
             step: 3,
             seed: 0,
+            device: TrainDevice::Cuda { index: 1 },
             calibration_sha256: None,
             metrics: BTreeMap::new(),
             version: "1".to_owned(),

@@ -73,7 +73,7 @@ fn measure(name: &str, depth: Depth, kind: Loss) -> Result<(), DecoderError> {
         seed: Seed(0),
     };
     let weights = SyntheticWeights::new(config.clone(), 1);
-    let device = Device::default().autodiff();
+    let device = Device::flex().autodiff();
     let mut decoder = Decoder::load(config, &weights, &options, &device)?;
     let sequences: Vec<Vec<u32>> = (0..BATCH)
         .map(|row| (0..SEQ).map(|i| ((row * 977 + i * 31) % 4096) as u32).collect())

@@ -10,7 +10,6 @@ mod on_tokens;
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Device;
 use trimtab_base::Seed;
 
 pub use final_states::FinalStates;
@@ -69,7 +68,7 @@ pub fn train_classifier(
         }
     }
     let standardisation = moments.finish();
-    let device = Device::default();
+    let device = config.device.open()?;
     let heads = Heads::new(
         head_lens(config, states.hidden_len),
         seed,

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 use crate::decoder::{Depth, LoraConfig};
+use crate::device::TrainDevice;
 use crate::error::TrainError;
 
 /// How a prefix scorer is trained.
@@ -17,6 +18,9 @@ pub struct ScorerTrainConfig {
     pub objective: ScorerObjective,
     /// Which weights are trained. Default head.
     pub depth: ScorerDepth,
+    /// Where steps are computed. Default cpu.
+    #[serde(skip_serializing_if = "TrainDevice::is_cpu")]
+    pub device: TrainDevice,
     /// Adapters; read where `depth` is lora.
     pub lora: LoraConfig,
     /// Width `H` of the hidden layer of each head; 0 reads the state linearly. Default 512.
@@ -42,6 +46,7 @@ impl Default for ScorerTrainConfig {
         Self {
             objective: ScorerObjective::default(),
             depth: ScorerDepth::default(),
+            device: TrainDevice::default(),
             lora: LoraConfig::default(),
             trunk_len: 512,
             action_head: true,
@@ -129,6 +134,9 @@ impl ScorerObjective {
 pub struct ClassifierTrainConfig {
     /// Which weights are trained. Default head: a classifier on kept states.
     pub depth: ScorerDepth,
+    /// Where steps are computed. Default cpu.
+    #[serde(skip_serializing_if = "TrainDevice::is_cpu")]
+    pub device: TrainDevice,
     /// Adapters, where `depth` is lora.
     pub lora: LoraConfig,
     /// Probability that a label or a preference is the wrong way round, in `[0, 0.5)`. Default 0.
@@ -152,6 +160,7 @@ impl Default for ClassifierTrainConfig {
     fn default() -> Self {
         Self {
             depth: ScorerDepth::Head,
+            device: TrainDevice::default(),
             lora: LoraConfig::default(),
             label_smoothing: 0.0,
             trunk_len: 64,

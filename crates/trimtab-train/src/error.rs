@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::device::TrainDevice;
+
 /// Why a prefix set could not be written or read, or why a training run stopped.
 #[derive(Debug, Error)]
 pub enum TrainError {
@@ -34,6 +36,14 @@ pub enum TrainError {
         got: String,
         /// What would be right.
         expected: &'static str,
+    },
+    /// The place that tensors are to be computed in is not there.
+    #[error("device {device}: {problem}")]
+    NoDevice {
+        /// What was asked for.
+        device: TrainDevice,
+        /// What is missing and what to do.
+        problem: String,
     },
     /// One response cannot enter a prefix set.
     #[error("response {response_idx}: {problem}")]

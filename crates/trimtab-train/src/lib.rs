@@ -37,6 +37,7 @@ pub mod batches;
 pub mod classifier;
 pub mod config;
 pub mod decoder;
+mod device;
 mod error;
 mod events;
 mod files;
@@ -62,6 +63,7 @@ pub use config::{
     ClassifierTrainConfig, OptimConfig, Schedule, ScorerDepth, ScorerObjective, ScorerTrainConfig, Select,
     TargetNetwork,
 };
+pub use device::TrainDevice;
 pub use error::TrainError;
 pub use events::{Metrics, TrainEvent};
 pub use prefix_set::{PrefixSet, PrefixSetHeader, PrefixSetWriter, ResponseFeatures};

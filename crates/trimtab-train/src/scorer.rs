@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Device;
 use trimtab_base::Seed;
 use trimtab_scorer::{ScorerWeights, TokenFeatures};
 
@@ -57,7 +56,7 @@ pub fn train_scorer(
     let kind = config.objective.name();
     let mut folder = run_dir.open(kind, config, &set.content_sha256(), config.seed)?;
     let split = Split::new(set, config.eval_fraction, seed)?;
-    let device = Device::default();
+    let device = config.device.open()?;
     let lens = HeadLens {
         hidden_len: set.header().hidden_len,
         trunk_len: config.trunk_len,

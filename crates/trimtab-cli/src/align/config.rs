@@ -49,6 +49,7 @@ pairs = "best-worst"              # of N samples, N as in procedure; or "random"
 [train]
 epochs = 50                       # rounds of rl; passes of the others
 depth = "lora"                    # or "full"
+device = "cpu"                    # or "cuda", "cuda:N", in a binary that was built for it; responses are drawn on the CPU
 keep_at_kl_nats = [0.5, 1.0, 2.0] # keep weights where the KL first gets there: one run, a whole frontier
 kl_stop_nats = 5.0                # stop there
 optim = { learning_rate = 1e-4 }
@@ -124,7 +125,7 @@ pub(crate) struct AlignConfig {
     pub(crate) samples: SamplesConfig,
     /// Everything about the optimisation, see [`PolicyTrainConfig`].
     #[serde(default)]
-    train: toml::Table,
+    pub(crate) train: toml::Table,
 }
 
 /// An objective by name, or with its settings; `beta` stands at the top.

@@ -135,6 +135,7 @@ impl Finish<'_> {
             stopped: reached.stopped.clone(),
             step: reached.step,
             seed: config.seed,
+            device: run.training.device,
             calibration_sha256: prepared
                 .calibration
                 .as_ref()

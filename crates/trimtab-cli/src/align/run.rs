@@ -37,8 +37,10 @@ pub(crate) struct AlignOptions {
 /// What cannot be used; a run folder of another configuration; a loss that is not finite or a KL that explodes, with the
 /// last good checkpoint. What was drawn and trained is kept: the same command goes on.
 pub(crate) fn align(config: &AlignConfig, options: &AlignOptions) -> Result<AlignReport> {
-    let prepared = Prepared::open(config, options)?;
     let runs = config.runs()?;
+    // Known before minutes of sampling.
+    runs.iter().try_for_each(|run| run.training.device.check())?;
+    let prepared = Prepared::open(config, options)?;
     let is_sweep = runs.len() > 1;
     let mut reports = Vec::with_capacity(runs.len());
     for run in &runs {

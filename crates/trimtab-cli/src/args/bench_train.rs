@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use trimtab_train::TrainDevice;
 use trimtab_train::policy::PolicyDepth;
 
 use super::{Source, count};
@@ -70,6 +71,9 @@ pub(crate) struct BenchTrainArgs {
     /// Threads; all processors if not given.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Where steps are computed: cpu, cuda or cuda:N. GPUs need a binary that was built with `--features cuda`.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(crate) device: TrainDevice,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use trimtab_train::TrainDevice;
 
 use super::{Source, indent};
 
@@ -56,6 +57,10 @@ pub(crate) struct TrainArgs {
     /// Seed of everything random, in place of the configuration's; give each seed a folder of its own with --out.
     #[arg(long, value_name = "N", requires = "out")]
     pub(crate) seed: Option<u64>,
+    /// Where steps are computed, in place of the configuration's: cpu, cuda or cuda:N. GPUs need a binary that was built
+    /// with `--features cuda`. Responses are drawn on the processor either way.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<TrainDevice>,
     /// Print JSON: the card of the result and where it is.
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,13 +8,14 @@ use crate::Verdict;
 use crate::align::{AlignConfig, AlignOptions, align};
 use crate::args::{TrainAlignArgs, TrainArgs, TrainCommand};
 use crate::output;
-use crate::train::{RewardConfig, ScorerConfig, TrainOptions, train, train_reward};
+use crate::train::{RewardConfig, ScorerConfig, TrainOptions, set_device, train, train_reward};
 
 pub(crate) fn run(command: &TrainCommand) -> Result<Verdict> {
     match command {
         TrainCommand::Scorer(args) => {
             let mut config = ScorerConfig::open(&args.run.config)?;
             config.run.seed = args.run.seed.unwrap_or(config.run.seed);
+            set_device(&mut config.train, args.run.device);
             let report = train(&config, &options(&args.run)?)?;
             if args.run.json {
                 output::json(&report)?;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: &TrainCommand) -> Result<Verdict> {
         TrainCommand::Reward(args) => {
             let mut config = RewardConfig::open(&args.run.config)?;
             config.run.seed = args.run.seed.unwrap_or(config.run.seed);
+            set_device(&mut config.train, args.run.device);
             let report = train_reward(&config, &options(&args.run)?)?;
             if args.run.json {
                 output::json(&report)?;
@@ -41,6 +43,7 @@ fn run_align(args: &TrainAlignArgs) -> Result<()> {
     let run = &args.run;
     let mut config = AlignConfig::open(&run.config)?;
     config.seed = run.seed.unwrap_or(config.seed);
+    set_device(&mut config.train, run.device);
     let report = align(
         &config,
         &AlignOptions {

@@ -25,6 +25,7 @@ features_len = 64                 # token features that values of next tokens ar
 epochs = 10
 trunk_len = 512                   # width of the hidden layer of each head; 0 for linear heads
 depth = "head"                    # or "lora", "full": weights of its own, which steer by text and take hours on a CPU
+device = "cpu"                    # or "cuda", "cuda:N", in a binary that was built for it
 action_head = true                # false for a scorer that steers by blocks only
 eval_fraction = 0.1               # share of prompts that judge the scorer
 optim = { batch_len = 1024, learning_rate = 1e-3, weight_decay = 0.01, warmup_fraction = 0.03 }
@@ -55,7 +56,7 @@ pub(crate) struct ScorerConfig {
     pub(crate) limit: Option<u64>,
     /// Everything about the optimisation, see [`ScorerTrainConfig`].
     #[serde(default)]
-    train: toml::Table,
+    pub(crate) train: toml::Table,
 }
 
 /// An objective by name, or with its settings.
@@ -134,7 +135,10 @@ impl ScorerConfig {
 
 #[cfg(test)]
 mod tests {
+    use trimtab_train::TrainDevice;
+
     use super::*;
+    use crate::train::set_device;
 
     const GOOD: &str = "rollouts = \"r\"\nreward = \"length\"\n";
 
@@ -162,6 +166,15 @@ mod tests {
             panic!("cd-q");
         };
         assert_eq!(num_steps, 4);
+    }
+
+    #[test]
+    fn the_device_is_the_files_until_the_command_says_another() {
+        let mut config = ScorerConfig::parse(&format!("{GOOD}[train]\ndevice = \"cuda:1\"")).unwrap();
+        let device = |config: &ScorerConfig| config.training().unwrap().device.to_string();
+        assert_eq!(device(&config), "cuda:1");
+        set_device(&mut config.train, Some(TrainDevice::Cpu));
+        assert_eq!(device(&config), "cpu");
     }
 
     #[test]
@@ -193,6 +206,7 @@ mod tests {
         check(&format!("{GOOD}limit = 0"), "limit is 0");
         check(&format!("{GOOD}[train]\nepoch = 3"), "epoch");
         check(&format!("{GOOD}[train]\nepochs = 0"), "epochs");
+        check(&format!("{GOOD}[train]\ndevice = \"gpu\""), "cpu, cuda or cuda:N");
         check(&format!("{GOOD}[train]\nseed = 3"), "move it to the top");
         check(&format!("{GOOD}typo = 3"), "typo");
     }

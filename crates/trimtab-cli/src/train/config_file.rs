@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trimtab_store::ModelRef;
+use trimtab_train::TrainDevice;
 
 use crate::args::{PrecisionName, parse_precision};
 use crate::prompts::without_bom;
@@ -103,6 +104,11 @@ pub(super) fn training<T: DeserializeOwned>(table: &toml::Table, at_top: &[&str]
         bail!("{field} stands in [train]; move it to the top of the file");
     }
     toml::Value::Table(table.clone()).try_into().context("[train]")
+}
+
+/// Puts a device that the command line names in the place of the one in `[train]`.
+pub(crate) fn set_device(train: &mut toml::Table, device: Option<TrainDevice>) {
+    train.extend(device.map(|device| ("device".to_owned(), device.to_string().into())));
 }
 
 /// Refuses to take nothing.

@@ -11,5 +11,6 @@ mod rows;
 mod run;
 
 pub(crate) use config::{EXAMPLE_CONFIG, ScorerConfig};
+pub(crate) use config_file::set_device;
 pub(crate) use reward::{RewardConfig, TextSet, text_states, train_reward};
 pub(crate) use run::{TrainOptions, scorer_name, show_event, train};

@@ -64,6 +64,23 @@ fn prompts_and_settings_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn devices_that_are_not_there_are_refused_before_any_work() {
+    let world = World::new();
+    let config = world.write("align.toml", "prompts = \"p.txt\"\nreward = \"length\"\n");
+    let config = config.to_str().unwrap();
+    world.fails(
+        &["train", "align", config, "--device", "gpu"],
+        &["gpu", "cpu, cuda or cuda:N"],
+    );
+    // Far beyond what any machine has, in a binary with CUDA too.
+    world.fails(
+        &["train", "align", config, "--device", "cuda:60000"],
+        &["device cuda:60000: "],
+    );
+    assert!(!world.path("align").exists());
+}
+
+#[test]
 fn models_that_are_not_there_or_not_models_are_refused() {
     let world = World::new();
     let generate = |model: &str, expect: &[&str]| world.fails(&["generate", "hi", "-m", model], expect);

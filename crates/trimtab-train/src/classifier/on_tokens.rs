@@ -80,7 +80,7 @@ pub fn train_reward_model(
         .iter()
         .map(|task| Task::new(task.name, task.judgements, config.eval_fraction, seed))
         .collect::<Result<Vec<_>, _>>()?;
-    let device = Device::default().autodiff();
+    let device = config.device.open()?.autodiff();
     let net = RewardNet {
         decoder: load(config, base, &device)?,
         heads: tasks

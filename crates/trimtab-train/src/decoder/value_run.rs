@@ -74,7 +74,7 @@ pub fn train_value_model(
     let (train_part, eval_part) = (part(false), part(true));
     check_parts(&train_part, &eval_part)?;
 
-    let device = Device::default().autodiff();
+    let device = config.device.open()?.autodiff();
     let reader = TokenReader {
         responses,
         features,

@@ -6,6 +6,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer as _};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::scalars::Scalars;
+
 /// Names of the two moments in a checkpoint.
 const MOMENTS: [&str; 2] = ["first", "second"];
 
@@ -68,7 +70,7 @@ impl Optimizer {
         tensors: &BTreeMap<String, TensorData>,
         devices: &[Device],
     ) -> Result<(), String> {
-        let device = devices.first().cloned().unwrap_or_default().inner();
+        let device = devices.first().cloned().unwrap_or_else(Device::flex).inner();
         for (name, data) in tensors {
             let Some(rest) = name.strip_prefix("first.") else {
                 continue;
@@ -132,21 +134,22 @@ impl ModuleMapper for Updater<'_> {
 pub(super) fn norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
     let mut visitor = NormVisitor {
         grads,
-        sum_of_squares: 0.0,
+        sums_of_squares: Scalars::default(),
     };
     module.visit(&mut visitor);
-    visitor.sum_of_squares.sqrt()
+    let sums = visitor.sums_of_squares.read();
+    sums.into_iter().map(f64::from).sum::<f64>().sqrt()
 }
 
 struct NormVisitor<'a> {
     grads: &'a GradientsParams,
-    sum_of_squares: f64,
+    sums_of_squares: Scalars,
 }
 
 impl ModuleVisitor for NormVisitor<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.sum_of_squares += f64::from(grad.square().sum().into_scalar::<f32>());
+            self.sums_of_squares.push(grad.square().sum());
         }
     }
 }

@@ -162,7 +162,7 @@ fn a_maximum_for_the_expectation_fails_the_same_test() {
     let set = table.on_policy(&folder.path().join("set"));
     let features = table.features();
     let split = Split::new(&set, EVAL_FRACTION, Seed(SEED)).unwrap();
-    let device = Device::default();
+    let device = Device::flex();
     let lens = HeadLens {
         hidden_len: table.prefixes.len(),
         trunk_len: 0,

@@ -35,13 +35,13 @@ fn numbers(number: u64, count: usize) -> Vec<f32> {
 fn matrix(number: u64, rows: usize, width: usize) -> Tensor<2> {
     Tensor::from_data(
         TensorData::new(numbers(number, rows * width), [rows, width]),
-        &Device::default(),
+        &Device::flex(),
     )
 }
 
 /// Heads none of whose weights is 0.
 fn heads(lens: HeadLens) -> Heads {
-    let heads = Heads::new(lens, Seed(1), &Device::default().autodiff());
+    let heads = Heads::new(lens, Seed(1), &Device::flex().autodiff());
     let mut params = params_of(&heads);
     for (number, data) in params.values_mut().enumerate() {
         let values = numbers(100 + number as u64, data.num_elements());
@@ -61,7 +61,7 @@ fn prefix_batch() -> PrefixBatch {
         hidden: matrix(1, 8, 5),
         features: Some(BatchFeatures {
             expected: matrix(2, 8, 3),
-            next: Tensor::from_data(TensorData::new(next, [8, 3]), &Device::default()),
+            next: Tensor::from_data(TensorData::new(next, [8, 3]), &Device::flex()),
         }),
         rows,
         rewards: vec![0.5, -1.5, 2.0],
@@ -185,7 +185,7 @@ fn classifiers_have_their_gradients() {
 /// The losses of two logits by hand: with `d = 1.2 - 0.5`, `e = 0.2` and `m = 0.3`.
 #[test]
 fn classifiers_have_the_losses_of_their_formulas() {
-    let logits = || Tensor::<1>::from_data(TensorData::new(vec![1.2_f32, 0.5], [2]), &Device::default());
+    let logits = || Tensor::<1>::from_data(TensorData::new(vec![1.2_f32, 0.5], [2]), &Device::flex());
     let log_sigmoid = |x: f64| -(1.0 + (-x).exp()).ln();
     let check = |label_smoothing: f64, verdicts: BatchVerdicts, expect: f64| {
         let loss = ClassifierLoss { label_smoothing }.of_logits(logits(), &verdicts);
@@ -276,7 +276,7 @@ fn check_parity(lens: HeadLens) {
         .collect();
     let x = Tensor::from_data(
         TensorData::new(standard, [ROWS, lens.hidden_len]),
-        &Device::default(),
+        &Device::flex(),
     );
     let restored = |tensor: Tensor<1>| -> Vec<f64> {
         let values = tensor.inner().into_data().try_to_vec::<f32>().unwrap();
@@ -294,7 +294,7 @@ fn check_parity(lens: HeadLens) {
         let values = restored(value_at(
             base,
             direction,
-            Tensor::from_data(repeated, &Device::default()),
+            Tensor::from_data(repeated, &Device::flex()),
         ));
         for (row, value) in hidden.chunks_exact(lens.hidden_len).zip(&values) {
             close(*value, weights.action_value(row, TokenId(token as u32)));

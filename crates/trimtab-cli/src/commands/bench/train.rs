@@ -12,7 +12,7 @@ use trimtab_train::decoder::LoraConfig;
 use trimtab_train::policy::{
     PolicyBase, PolicyData, PolicyDepth, PolicyObjective, PolicyResponse, PolicyTrainConfig, train_policy,
 };
-use trimtab_train::{OptimConfig, RunDir, TrainError, TrainEvent};
+use trimtab_train::{OptimConfig, RunDir, TrainDevice, TrainError, TrainEvent};
 
 use super::median;
 use crate::Verdict;
@@ -37,6 +37,7 @@ struct TrainReport {
     prompt: usize,
     steps: usize,
     threads: usize,
+    device: TrainDevice,
     model: String,
     model_sha256: String,
 }
@@ -83,6 +84,7 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<Verdict> {
         prompt: args.prompt,
         steps: args.steps,
         threads,
+        device: args.device,
         model: args.model.clone(),
         model_sha256: sha256,
     };
@@ -125,6 +127,7 @@ fn config(args: &BenchTrainArgs) -> PolicyTrainConfig {
             TrainMethod::Rl => PolicyObjective::default(),
         },
         depth: args.depth.into(),
+        device: args.device,
         lora: LoraConfig {
             rank: args.rank,
             ..LoraConfig::default()

@@ -7,12 +7,10 @@ use serde::{Deserialize, Serialize};
 use trimtab_base::rng::Purpose;
 use trimtab_base::{PromptKey, SampleStream, Seed};
 use trimtab_data::RowRange;
-use trimtab_train::{ClassifierTrainConfig, TrainDevice};
+use trimtab_train::ClassifierTrainConfig;
 
 use super::spurious::SpuriousConfig;
-use crate::train::config_file::{
-    RunConfig, check_limit, look_beside, open, set_device, table, take_fields, training,
-};
+use crate::train::config_file::{RunConfig, check_limit, look_beside, open, table, take_fields, training};
 
 /// A configuration with every field of the first level, for help texts; a test parses it.
 pub(crate) const EXAMPLE_CONFIG: &str = r#"model = "smollm2-135m-instruct"   # whose states are read
@@ -60,7 +58,7 @@ pub(crate) struct RewardConfig {
     pub(crate) output: Output,
     /// At least one; the name is none for a reward alone.
     pub(crate) heads: Vec<(Option<String>, DataConfig)>,
-    train: toml::Table,
+    pub(crate) train: toml::Table,
 }
 
 /// What a head's reward is.
@@ -230,11 +228,6 @@ impl RewardConfig {
         };
         config.training()?.validate()?;
         Ok(config)
-    }
-
-    /// Computes steps on `device`, in place of the file's.
-    pub(crate) fn set_device(&mut self, device: TrainDevice) {
-        set_device(&mut self.train, device);
     }
 
     /// The training crate's part, seed included.
