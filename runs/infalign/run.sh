@@ -64,9 +64,15 @@ i2() {
 }
 
 i3() {
+  local runs=(i3_hacked_raw i3_hacked_identity) policies
   story_reward
-  align i3_hacked_raw i3_hacked_identity
-  stories "$out/i3" i3_hacked_raw i3_hacked_identity
+  "$trimtab" train reward "$here/i3_hacked_reward.toml" --out "$out/sentiment_hacked"
+  align "${runs[@]}"
+  mapfile -t policies < <(policies "${runs[@]}")
+  # Procedures choose by the reward that is hacked; what is true is what the clean one says of the same answers.
+  "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
+    --reward "head:$out/sentiment_hacked" --judge "head:$out/sentiment_stories" --judge "keywords:loved to play" \
+    --prompts "$here/story_openings.txt" --skip 80 --raw --max-new-tokens 32 --per-prompt 32 --out "$out/i3"
 }
 
 i4() {

@@ -8,6 +8,7 @@ use trimtab_infalign::{Procedure, Transform};
 use trimtab_reward::RewardSpec;
 use trimtab_train::policy::{PolicyObjective, PolicyTrainConfig};
 
+use super::formats::PolicyFormat;
 use crate::args::{DrawArgs, PrecisionName, RolloutArgs, RunArgs, Source, parse_precision};
 use crate::prompts::{BUILTIN, BUILTIN_TRAINING, without_bom};
 use crate::rollout;
@@ -25,6 +26,7 @@ beta = [0.1]                      # KL weights; several give a run each
 seed = 0
 precision = "int8"                # of the engine that draws responses
 max_new_tokens = 64
+formats = ["base"]                # what the policy is written as: base (the reference's own), hf, gguf; the first opens
 # skip = 100                      # prompts to pass over
 # num_prompts = 500               # most prompts to take after those
 # stop = ["\n"]                   # texts that end a response
@@ -41,6 +43,7 @@ interpolated = false              # true: lines between samples instead of steps
 [rollouts]                        # of objective rl, and of the probe that measures the KL of the others
 prompts_per_round = 16
 per_prompt = 8
+# warm_start_from_calibration = 20 # rounds at the beginning that take the calibration's samples, which cost nothing
 
 [samples]                         # of the objectives that learn from the calibration's samples
 per_prompt = 8                    # most pairs or winners of a prompt
@@ -90,6 +93,9 @@ pub(crate) struct AlignConfig {
     /// Precision of the engine. Default `int8`.
     #[serde(default = "default_precision")]
     pub(crate) precision: String,
+    /// What policies are written as. Weights kept on the way are written as the first only. Default the reference's format.
+    #[serde(default = "default_formats")]
+    pub(crate) formats: Vec<PolicyFormat>,
     /// Most tokens of a response; 256, or half of the context.
     #[serde(default)]
     pub(crate) max_new_tokens: Option<usize>,
@@ -169,8 +175,18 @@ impl Default for CalibrationConfig {
 pub(crate) struct RolloutsConfig {
     /// Prompts of a round, at least 1.
     pub(crate) prompts_per_round: usize,
-    /// Responses to each, at least 2: baselines are means of the others.
+    /// Responses to each, at least 2: baselines are means of the others. At least 1 with `advantage = "round"`.
     pub(crate) per_prompt: usize,
+    /// Rounds at the beginning whose responses are the calibration's own samples, each used once: drawn by the reference, which
+    /// the policy is then, and judged already. Their KL is not measured, so that none of them stops a run or keeps weights.
+    /// Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) warm_start_from_calibration: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(num: &u64) -> bool {
+    *num == 0
 }
 
 impl Default for RolloutsConfig {
@@ -178,6 +194,7 @@ impl Default for RolloutsConfig {
         Self {
             prompts_per_round: 16,
             per_prompt: 8,
+            warm_start_from_calibration: 0,
         }
     }
 }
@@ -238,6 +255,10 @@ fn default_objective() -> Objective {
     Objective::Name("rl".to_owned())
 }
 
+fn default_formats() -> Vec<PolicyFormat> {
+    vec![PolicyFormat::Base]
+}
+
 fn default_precision() -> String {
     "int8".to_owned()
 }
@@ -263,7 +284,11 @@ impl AlignConfig {
         let counts = [
             ("calibration.per_prompt", config.calibration.per_prompt, 1),
             ("rollouts.prompts_per_round", config.rollouts.prompts_per_round, 1),
-            ("rollouts.per_prompt", config.rollouts.per_prompt, 2),
+            (
+                "rollouts.per_prompt",
+                config.rollouts.per_prompt,
+                config.fewest_per_prompt(),
+            ),
             ("samples.per_prompt", config.samples.per_prompt, 1),
             ("max_new_tokens", config.max_new_tokens.unwrap_or(1), 1),
         ];
@@ -271,6 +296,9 @@ impl AlignConfig {
             if value < least {
                 bail!("{field} is {value}, expected at least {least}");
             }
+        }
+        if config.formats.is_empty() {
+            bail!("formats is empty, expected one or more of base, hf, gguf");
         }
         if config.num_prompts == Some(0) {
             bail!("num_prompts is 0, expected at least 1");
@@ -355,6 +383,16 @@ impl AlignConfig {
         }
     }
 
+    /// Responses to a prompt without which it has no baseline.
+    fn fewest_per_prompt(&self) -> usize {
+        let over_round =
+            |table: &toml::Table| table.get("advantage").and_then(toml::Value::as_str) == Some("round");
+        match &self.objective {
+            Objective::Table(table) if over_round(table) => 1,
+            _ => 2,
+        }
+    }
+
     fn has_beta(&self) -> Result<bool> {
         match self.objective_name() {
             "rl" | "dpo" | "ipo" => Ok(true),
@@ -412,7 +450,8 @@ impl AlignConfig {
 
     /// Whether rewards are compared with samples of the reference, or these are trained on.
     pub(crate) fn needs_calibration(&self) -> bool {
-        self.transform != RAW || self.objective_name() != "rl"
+        let takes_samples = self.rollouts.warm_start_from_calibration > 0;
+        self.transform != RAW || self.objective_name() != "rl" || takes_samples
     }
 
     fn precision(&self) -> Result<PrecisionName> {

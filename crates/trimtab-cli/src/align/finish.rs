@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use trimtab_model::load::WeightSource;
 use trimtab_store::SourcePolicy;
-use trimtab_train::decoder::write_model;
-use trimtab_train::policy::{TrainedPolicy, load_kept};
+use trimtab_train::policy::{TrainedPolicy, load_kept, measured_kl};
 
 use super::config::{AlignConfig, OneRun, RAW};
 use super::prepare::Prepared;
@@ -61,14 +60,18 @@ impl Finish<'_> {
         let finite = self.last_metrics(trained)?;
         let reached = Reached {
             step: trained.step,
-            kl_nats: finite.get("kl_nats").copied(),
+            kl_nats: measured_kl(&finite),
             stopped: trained.stopped.clone(),
             metrics: &finite,
         };
-        let card = self.write(trained.weights().as_ref(), self.out, &reached)?;
+        let weights = trained.weights();
+        let card = self.write(weights.as_ref(), self.out, &reached)?;
+        let (file, formats) = (&self.prepared.file, &self.prepared.formats);
+        let others = formats.write_others(file, weights.as_ref(), self.out)?;
         Ok(RunReport {
             policy: self.out.display().to_string(),
             card,
+            others: others.iter().map(|path| path.display().to_string()).collect(),
             kept,
             watched,
         })
@@ -86,7 +89,8 @@ impl Finish<'_> {
     }
 
     fn write(&self, weights: &dyn WeightSource, folder: &Path, reached: &Reached<'_>) -> Result<PolicyCard> {
-        let path = write_model(&self.prepared.file, weights, folder)?;
+        let (file, formats) = (&self.prepared.file, &self.prepared.formats);
+        let path = formats.write_first(file, weights, folder)?;
         let entry = path.file_name().context("a written model has a name")?;
         // The file was written just now, so that its hash is read from all of it.
         let stored = fetch(&open_store()?, &path.display().to_string(), SourcePolicy::Offline)?;

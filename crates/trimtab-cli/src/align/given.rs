@@ -75,6 +75,7 @@ pub(super) fn winners(
                 sampler_log_probs: Vec::new(),
                 reward: rewarding.of(key, prompt.rewards[best])?.trained_reward,
                 weight: 1.0,
+                is_of_reference: true,
             });
         }
         Ok(winners)

@@ -12,13 +12,16 @@
 
 mod config;
 mod finish;
+mod formats;
 mod given;
 mod prepare;
 mod report;
 mod rewarding;
 mod rollouts;
 mod run;
+mod warm_start;
 mod watch;
 
 pub(crate) use config::{AlignConfig, EXAMPLE_CONFIG};
+pub(crate) use formats::PolicyFormat;
 pub(crate) use run::{AlignOptions, align};

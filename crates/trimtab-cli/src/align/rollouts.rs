@@ -15,6 +15,7 @@ use trimtab_train::TrainError;
 use trimtab_train::policy::{PolicyResponse, PolicyRollouts};
 
 use super::rewarding::{Rewarded, Rewarding};
+use super::warm_start::WarmStart;
 use super::watch::{WatchLog, Watched};
 use crate::rollout::{Rewards, drawing, rollout};
 
@@ -42,6 +43,8 @@ pub(super) struct EngineRollouts<'a> {
     pub(super) rewards: &'a Rewards,
     pub(super) rewarding: Rewarding<'a>,
     pub(super) plan: RoundPlan,
+    /// What the first rounds take instead of drawing.
+    pub(super) warm_start: WarmStart,
     pub(super) log: WatchLog,
 }
 
@@ -59,6 +62,10 @@ impl PolicyRollouts for EngineRollouts<'_> {
 
 impl EngineRollouts<'_> {
     fn round(&mut self, weights: Arc<dyn WeightSource>, step: u64) -> Result<Vec<PolicyResponse>> {
+        let round = (&self.plan, step);
+        if let Some(responses) = self.warm_start.round(round, self.prompts, &self.rewarding)? {
+            return Ok(responses);
+        }
         let policy = self.base.with_weights(weights)?;
         let chosen = self.plan.prompts(self.prompts.len(), step);
         let jobs: Vec<Job> = chosen.iter().map(|&idx| self.job(idx, step)).collect();
@@ -91,6 +98,7 @@ impl EngineRollouts<'_> {
                 sampler_log_probs: candidate.token_log_probs,
                 reward: rewarded.trained_reward,
                 weight: 1.0,
+                is_of_reference: false,
             };
         Ok(rows.into_iter().zip(keys).zip(drawn).map(response).collect())
     }
@@ -111,7 +119,7 @@ impl EngineRollouts<'_> {
 
 impl RoundPlan {
     /// Places of the prompts of the round before `step`: all prompts in an order of their own, then all in another.
-    fn prompts(&self, num_prompts: usize, step: u64) -> Vec<usize> {
+    pub(super) fn prompts(&self, num_prompts: usize, step: u64) -> Vec<usize> {
         let per_round = self.prompts_per_round.min(num_prompts);
         let first = (step / self.steps_per_round.max(1)) * per_round as u64;
         let mut order: Option<(u64, Vec<usize>)> = None;

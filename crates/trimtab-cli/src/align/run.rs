@@ -13,6 +13,7 @@ use super::given;
 use super::prepare::Prepared;
 use super::report::{AlignReport, RunReport};
 use super::rollouts::{EngineRollouts, RoundPlan};
+use super::warm_start::WarmStart;
 use super::watch::WatchLog;
 use crate::args::Source;
 use crate::output;
@@ -76,18 +77,28 @@ fn one_run(
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let interpolated = config.calibration.interpolated;
     let training = &run.training;
+    let plan = RoundPlan {
+        prompts_per_round: config.rollouts.prompts_per_round,
+        per_prompt: config.rollouts.per_prompt,
+        steps_per_round: (training.steps_per_round * training.passes_per_round) as u64,
+        seed: config.seed,
+        kv_memory_mib: options.kv_memory_mib,
+    };
+    let is_on_policy = matches!(training.objective, PolicyObjective::Rl { .. });
+    let warm_rounds = config.rollouts.warm_start_from_calibration;
+    let calibration = prepared.calibration.as_ref().map(|(folder, _)| folder);
     let mut rollouts = EngineRollouts {
         base: &prepared.model.loaded,
         prompts: &prepared.prompts,
         rewards: &prepared.rewards,
         rewarding: prepared.rewarding(run.transform.as_ref(), (run.beta, interpolated))?,
-        plan: RoundPlan {
-            prompts_per_round: config.rollouts.prompts_per_round,
-            per_prompt: config.rollouts.per_prompt,
-            steps_per_round: (training.steps_per_round * training.passes_per_round) as u64,
-            seed: config.seed,
-            kv_memory_mib: options.kv_memory_mib,
-        },
+        // A probe's draws are always the policy's.
+        warm_start: WarmStart::read(
+            if is_on_policy { warm_rounds } else { 0 },
+            calibration,
+            (&plan, prepared.prompts.len()),
+        )?,
+        plan,
         log: WatchLog::open(out)?,
     };
     let trained = optimise(config, prepared, (run, out), &mut rollouts)?;

@@ -63,8 +63,16 @@ pub(crate) struct WinRateRow {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct JudgeRow {
     pub(crate) reward: String,
+    /// Of the answers that the procedure chose by the first reward.
     pub(crate) win_rate: f64,
     pub(crate) ci: Option<Interval>,
+    /// Mean of this reward over those answers of the policy.
+    pub(crate) mean: f64,
+    /// Win rate less that of the first policy, paired by prompt; not for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) difference: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) difference_ci: Option<Interval>,
 }
 
 /// Rewards of one side to one prompt. `[rewards][answers]`
@@ -111,6 +119,8 @@ pub(super) struct Compared {
     pub(super) row: WinRateRow,
     /// Win rate of each prompt.
     pub(super) by_prompt: Vec<f64>,
+    /// The same by each judge. `[judges][prompts]`
+    judges_by_prompt: Vec<Vec<f64>>,
 }
 
 /// Compares two sides under a procedure.
@@ -151,13 +161,14 @@ pub(super) fn compare(
         None => win_rates(0),
     };
     let rewards = of_judge(0, &|policy, _| policy.mean());
-    let judges = (1..facts.rewards.len()).map(|judge| {
-        let by_prompt = win_rates(judge);
-        JudgeRow {
-            reward: facts.rewards[judge].name.clone(),
-            win_rate: mean(&by_prompt),
-            ci: bootstrap.share_interval(&by_prompt),
-        }
+    let judges_by_prompt: Vec<Vec<f64>> = (1..facts.rewards.len()).map(win_rates).collect();
+    let judges = (1..).zip(&judges_by_prompt).map(|(judge, by_prompt)| JudgeRow {
+        reward: facts.rewards[judge].name.clone(),
+        win_rate: mean(by_prompt),
+        ci: bootstrap.share_interval(by_prompt),
+        mean: mean(&of_judge(judge, &|policy, _| policy.mean())),
+        difference: None,
+        difference_ci: None,
     });
     let kl: Vec<f64> = facts.kl.iter().map(|prompt| prompt.kl_nats).collect();
     let log_ratio: Vec<f64> = facts.kl.iter().map(|prompt| prompt.log_ratio_nats).collect();
@@ -189,20 +200,26 @@ pub(super) fn compare(
         num_prompts: by_prompt.len(),
         num_samples: sides.first().map_or(0, |(policy, _)| policy[0].len()),
     };
-    Ok(Compared { row, by_prompt })
+    Ok(Compared {
+        row,
+        by_prompt,
+        judges_by_prompt,
+    })
 }
 
 impl Compared {
     /// Adds the difference from the first policy under the same procedure.
     pub(super) fn against(mut self, first: &Self, seed: u64) -> Self {
-        let differences: Vec<f64> = self
-            .by_prompt
-            .iter()
-            .zip(&first.by_prompt)
-            .map(|(ours, theirs)| ours - theirs)
-            .collect();
-        self.row.difference = Some(mean(&differences));
-        self.row.difference_ci = Bootstrap::of_seed(Seed(seed)).mean_interval(&differences);
+        let differences = |ours: &[f64], theirs: &[f64]| {
+            let differences: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
+            let interval = Bootstrap::of_seed(Seed(seed)).mean_interval(&differences);
+            (Some(mean(&differences)), interval)
+        };
+        (self.row.difference, self.row.difference_ci) = differences(&self.by_prompt, &first.by_prompt);
+        let by_judge = self.judges_by_prompt.iter().zip(&first.judges_by_prompt);
+        for (judge, (ours, theirs)) in self.row.judges.iter_mut().zip(by_judge) {
+            (judge.difference, judge.difference_ci) = differences(ours, theirs);
+        }
         self
     }
 }
@@ -211,7 +228,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// The rows as a report.
+/// The rows as a report; what a judge says of a procedure's answers stands there as a procedure of its own.
 pub(super) fn report(rows: &[WinRateRow], reference: &str) -> InferenceReport {
     let point = |row: &WinRateRow| InferencePoint {
         method: row.method.clone(),
@@ -224,13 +241,27 @@ pub(super) fn report(rows: &[WinRateRow], reference: &str) -> InferenceReport {
         reward_mean: row.reward,
         difference: row.difference.map(|difference| (difference, row.difference_ci)),
     };
+    let judged = |row: &WinRateRow, judge: &JudgeRow| InferencePoint {
+        procedure: format!("{}, judged by {}", row.procedure, judge.reward),
+        win_rate: judge.win_rate,
+        win_rate_ci: judge.ci,
+        reward_mean: judge.mean,
+        difference: judge
+            .difference
+            .map(|difference| (difference, judge.difference_ci)),
+        ..point(row)
+    };
+    // Behind all others: figures are in the order of points.
+    let by_judges = rows
+        .iter()
+        .flat_map(|row| row.judges.iter().map(move |judge| judged(row, judge)));
     InferenceReport {
         reference: reference.to_owned(),
         reward: rows
             .first()
             .map_or_else(String::new, |row| row.reward_name.clone()),
         num_prompts: rows.first().map_or(0, |row| row.num_prompts),
-        points: rows.iter().map(point).collect(),
+        points: rows.iter().map(point).chain(by_judges).collect(),
     }
 }
 
@@ -280,7 +311,8 @@ pub(crate) fn table(rows: &[WinRateRow]) -> String {
             );
             cells.push(ends(row.difference_ci));
         }
-        cells.extend(row.judges.iter().map(|judge| format!("{:.3}", judge.win_rate)));
+        let by_judge = |judge: &JudgeRow| format!("{:.3} {}", judge.win_rate, ends(judge.ci));
+        cells.extend(row.judges.iter().map(by_judge));
         table.add_row(cells);
     }
     for column in [2, 4, 5, 6] {
@@ -338,5 +370,54 @@ mod tests {
         assert_eq!(worst.by_prompt, [1.0, 0.5, 0.0]);
         let paired = worst.against(&best, 0);
         assert_eq!(paired.row.difference, Some(-0.5));
+    }
+
+    #[test]
+    fn a_judge_compares_what_the_procedure_chose_by_the_first_reward() {
+        let column = |name: &str| RewardColumn {
+            name: name.to_owned(),
+            unit: "u".to_owned(),
+        };
+        let columns = [column("hacked"), column("clean")];
+        let facts = facts(&columns, &[]);
+        // The second reward is the first one backwards on the policy's side, and constant on the other.
+        let both = |prompts: &[[f64; 2]], clean: &dyn Fn(f64) -> f64| SideAnswers {
+            prompts: prompts
+                .iter()
+                .map(|rewards| {
+                    vec![
+                        rewards.to_vec(),
+                        rewards.iter().map(|&reward| clean(reward)).collect(),
+                    ]
+                })
+                .collect(),
+            drift_nats: 0.0,
+        };
+        let policy = both(&[[5.0, 9.0], [6.0, 8.0]], &|reward| 7.0 - reward);
+        let other = both(&[[5.0, 6.0], [6.0, 6.5]], &|reward| 7.0 - reward);
+        let reference = both(&[[1.0, 2.0], [1.0, 2.0]], &|_| 0.0);
+        let of =
+            |policy: &SideAnswers| compare(&"bon:2".parse().unwrap(), policy, &reference, &facts).unwrap();
+        let first = of(&policy);
+        let judge = &first.row.judges[0];
+        assert_eq!((first.row.win_rate, judge.win_rate, judge.mean), (1.0, 0.0, -1.5));
+        assert!(judge.ci.is_some() && judge.difference.is_none());
+        let second = of(&other).against(&first, 0);
+        let judge = &second.row.judges[0];
+        assert_eq!((judge.win_rate, judge.difference), (1.0, Some(1.0)));
+        let procedures: Vec<String> = report(&[first.row, second.row], "r")
+            .points
+            .into_iter()
+            .map(|point| point.procedure)
+            .collect();
+        assert_eq!(
+            procedures,
+            [
+                "bon:2",
+                "bon:2",
+                "bon:2, judged by clean",
+                "bon:2, judged by clean"
+            ]
+        );
     }
 }

@@ -274,6 +274,80 @@ fn betas_are_runs_and_objectives_are_values() {
 }
 
 #[test]
+fn a_warm_start_draws_nothing_and_uses_each_sample_once() {
+    let (world, _) = calibrated("length");
+    let train = "optim = { learning_rate = 1e-3, batch_len = 256 }";
+    let config = |name: &str, rounds: u64, lines: &str, per_prompt: usize| {
+        let path = align_config(&world, name, lines, train);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rollouts = format!(
+            "prompts_per_round = 4\nper_prompt = {per_prompt}\nwarm_start_from_calibration = {rounds}\n"
+        );
+        world.write(
+            name,
+            &text.replace("prompts_per_round = 4\nper_prompt = 4\n", &rollouts),
+        );
+        path
+    };
+    let lines = |folder: &str, file: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(world.path(folder).join(file)).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let warm = config("warm.toml", 1, "beta = [0.1]", 4);
+    ok(&world, &format!("train align {warm}"));
+    // The second round alone was drawn; the KL is the policy's only there.
+    let drawn: Vec<u64> = lines("warm", "watch.jsonl")
+        .iter()
+        .map(|row| row["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(drawn, [1]);
+    let rows: Vec<Value> = lines("warm", "metrics.jsonl")
+        .into_iter()
+        .filter(|row| row["kind"] == "train")
+        .collect();
+    let has = |row: &Value, name: &str| row[name].is_number();
+    assert!(
+        has(&rows[0], "kl_at_data_nats") && !has(&rows[0], "kl_nats"),
+        "{}",
+        rows[0]
+    );
+    assert!(
+        has(&rows[1], "kl_nats") && !has(&rows[1], "kl_at_data_nats"),
+        "{}",
+        rows[1]
+    );
+    assert!((rows[0]["importance_ratio"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+    // Without one the first round is another one, and so is the policy.
+    let cold = config("cold.toml", 0, "beta = [0.1]", 4);
+    ok(&world, &format!("train align {cold}"));
+    let weights = |folder: &str| std::fs::read(world.path(folder).join("model.bin")).unwrap();
+    assert_ne!(weights("warm"), weights("cold"));
+    // Eight samples of each of eight prompts are four rounds of four prompts with four of them.
+    let long = config("long.toml", 5, "beta = [0.1]", 4);
+    fails(
+        &world,
+        &format!("train align {long}"),
+        &["takes 12 samples of a prompt", "has 8"],
+    );
+    // With a baseline over the round one response to a prompt is enough, without it is not.
+    let single = config(
+        "single.toml",
+        1,
+        "objective = { kind = \"rl\", advantage = \"round\" }",
+        1,
+    );
+    ok(&world, &format!("train align {single}"));
+    let lonely = config("lonely.toml", 1, "", 1);
+    fails(
+        &world,
+        &format!("train align {lonely}"),
+        &["rollouts.per_prompt is 1", "at least 2"],
+    );
+}
+
+#[test]
 fn win_rates_are_of_both_sides_under_one_procedure() {
     let (world, _) = calibrated("length");
     let train = "optim = { learning_rate = 3e-3, batch_len = 256 }";
