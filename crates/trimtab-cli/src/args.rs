@@ -13,6 +13,7 @@ mod analyze;
 mod bench_train;
 mod calibrate;
 mod eval;
+mod export;
 mod rollout;
 mod steering;
 mod train;
@@ -20,8 +21,9 @@ mod winrate;
 
 pub(crate) use analyze::{AnalyzeCommand, AnalyzeDesignArgs, AnalyzeInfalignArgs, SimulationArgs};
 pub(crate) use bench_train::{BenchTrainArgs, TrainMethod};
-pub(crate) use calibrate::{CalibrateArgs, ExportCommand, ExportRewardsArgs, Trainer};
+pub(crate) use calibrate::{CalibrateArgs, ExportRewardsArgs, Trainer};
 pub(crate) use eval::{EvalCommand, EvalPreferenceArgs};
+pub(crate) use export::{ExportCommand, ExportModelArgs};
 pub(crate) use rollout::{DrawArgs, RolloutArgs};
 pub(crate) use steering::SteeringArgs;
 pub(crate) use train::{TrainAlignArgs, TrainArgs, TrainCommand};
@@ -61,7 +63,7 @@ pub(crate) enum Command {
     Rollout(Box<RolloutArgs>),
     /// Draw and score responses of a model, beside which rewards are calibrated.
     Calibrate(Box<CalibrateArgs>),
-    /// Export what other programs read.
+    /// Export what other programs read: models, rewards.
     #[command(subcommand)]
     Export(ExportCommand),
     /// Train scorers, rewards on preferences, and policies towards rewards.

@@ -18,6 +18,16 @@ pub enum TokenizerError {
         /// What would have been accepted.
         supported: &'static str,
     },
+    /// The vocabulary has something that the format it is to be written in has no place for.
+    #[error("{format} cannot hold this tokenizer: {problem}; {remedy}")]
+    Inexpressible {
+        /// The format.
+        format: &'static str,
+        /// What has no place in it.
+        problem: String,
+        /// What can be done.
+        remedy: &'static str,
+    },
     /// A part of the vocabulary that this algorithm needs is absent.
     #[error("{field} is missing; the file is incomplete, fetch it again or convert it again")]
     Missing {

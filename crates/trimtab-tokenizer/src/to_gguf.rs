@@ -7,7 +7,7 @@ use crate::bpe::Words;
 use crate::error::TokenizerError;
 use crate::gguf::GgufVocab;
 use crate::hf_folder::{HubTokenizer, ReadFile, read_folder};
-use crate::hf_json::{Vocabulary, unsupported};
+use crate::hf_json::Vocabulary;
 use crate::llama2c::{BOS, EOS, FIRST_BYTE_ID, FIRST_PIECE_ID, byte_ids};
 use crate::pre_tokenizer::name_of;
 use crate::space_mark::{Prefix, SPACE_MARK};
@@ -143,19 +143,15 @@ impl GgufVocab {
         vocab.eot_token_id = next();
         vocab.eom_token_id = next();
         if let Some(left) = next() {
-            let got = format!("token {left}, a fourth one without a known name that ends an answer");
-            return Err(unsupported(
-                "eos_token_id",
-                got,
-                "three; name fewer in generation_config.json",
-            ));
+            return Err(inexpressible(format!(
+                "token {left} is the fourth without a known name that ends an answer, there is room for three"
+            )));
         }
         vocab.token_types = Some(kinds.iter().map(|kind| kind.to_gguf()).collect());
         match vocabulary.words() {
             Words::ByteLevel { pre_tokenizer, .. } => {
                 let name = name_of(pre_tokenizer, vocabulary.ignore_merges()).ok_or_else(|| {
-                    let supported = "one that llama.cpp has a name for; write the hub's layout instead (hf)";
-                    unsupported("pre_tokenizer", "another cut into words".to_owned(), supported)
+                    inexpressible("llama.cpp has no name for its cut into words (pre_tokenizer)".to_owned())
                 })?;
                 vocab.model = "gpt2".to_owned();
                 vocab.pre = Some(name.to_owned());
@@ -174,14 +170,20 @@ impl GgufVocab {
 
 /// A piece in the writing of SentencePiece.
 fn llama2c_piece(id: usize, bytes: &[u8]) -> Result<String, TokenizerError> {
-    let refuse = |got: String| {
-        let supported = "text without \"▁\"; keep the model in llama2.c's format";
-        Err(unsupported("tokenizer.bin", got, supported))
+    let refuse = |problem: String| {
+        Err(TokenizerError::Inexpressible {
+            format: "a file other than tokenizer.bin",
+            problem,
+            remedy: "keep the model in llama2.c's format",
+        })
     };
     match str::from_utf8(bytes) {
-        Ok(text) if text.contains(SPACE_MARK) || text.is_empty() => refuse(format!("token {id}, {text:?}")),
+        Ok(text) if text.contains(SPACE_MARK) || text.is_empty() => refuse(format!("token {id} is {text:?}")),
         Ok(text) => Ok(text.replace(' ', SPACE_MARK)),
-        Err(_) => refuse(format!("token {id}, bytes \"{}\"", bytes.escape_ascii())),
+        Err(_) => refuse(format!(
+            "the bytes of token {id}, \"{}\", are no text",
+            bytes.escape_ascii()
+        )),
     }
 }
 
@@ -209,9 +211,9 @@ fn kinds(vocabulary: &Vocabulary) -> Result<Vec<TokenKind>, TokenizerError> {
             });
         };
         if token.lstrip || token.rstrip || token.single_word {
-            let supported =
-                "no lstrip, rstrip or single_word, which GGUF has no entry for; write the hub's layout (hf)";
-            return Err(unsupported("added_tokens", piece.clone(), supported));
+            return Err(inexpressible(format!(
+                "the added token {piece:?} has lstrip, rstrip or single_word"
+            )));
         }
         Ok(match token.special {
             true if piece == UNKNOWN && marks_spaces => TokenKind::Unknown,
@@ -229,10 +231,10 @@ fn space_prefix(prefix: Prefix) -> Result<bool, TokenizerError> {
     match prefix {
         Prefix::Never => Ok(false),
         Prefix::Always => Ok(true),
-        Prefix::First => {
-            let supported = "\"always\" or \"never\", as llama.cpp does; write the hub's layout instead (hf)";
-            Err(unsupported("prepend_scheme", "first".to_owned(), supported))
-        }
+        Prefix::First => Err(inexpressible(
+            "it puts a space before the first piece only (prepend_scheme \"first\"), llama.cpp after control tokens too"
+                .to_owned(),
+        )),
     }
 }
 
@@ -242,11 +244,7 @@ fn scores_of_merges(
     kinds: &[TokenKind],
     merges: &[(String, String)],
 ) -> Result<Vec<f32>, TokenizerError> {
-    let refuse = |got: String| {
-        let supported = "rules in the order of their results, all ways to make a piece among them, as those of a \
-                         SentencePiece model are; write the hub's layout instead (hf)";
-        Err(unsupported("model.merges", got, supported))
-    };
+    let refuse = |problem: String| Err(inexpressible(problem));
     let tokens_of = tokens.iter().zip(kinds).enumerate();
     let normal: HashMap<&str, usize> = tokens_of
         .filter(|(_, (_, kind))| **kind == TokenKind::Normal)
@@ -270,22 +268,35 @@ fn scores_of_merges(
             continue;
         }
         if scores[id].is_some() {
-            return refuse(format!("{joined:?} made at two ranks"));
+            return refuse(format!(
+                "its merge rules make {joined:?} at two ranks, scores have one"
+            ));
         }
         num_results += 1;
         scores[id] = Some(-(num_results as f32));
         last = Some(id);
     }
-    for piece in normal.keys() {
+    // In the order of ids, so that the same fault is named each time.
+    for piece in tokens.iter().filter(|piece| normal.contains_key(piece.as_str())) {
         let mut cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
         let left_out = |(left, right): &(&str, &str)| {
             normal.contains_key(left) && normal.contains_key(right) && !rules.contains(&(*left, *right))
         };
         if let Some((left, right)) = cuts.find(left_out) {
-            return refuse(format!("no rule for {left:?} and {right:?}"));
+            return refuse(format!(
+                "it has no merge rule for {left:?} and {right:?}, scores would join them"
+            ));
         }
     }
     // Pieces that no rule makes are never joined; they rank below all that are.
     let rest = -(num_results as f32) - 1.0;
     Ok(scores.into_iter().map(|score| score.unwrap_or(rest)).collect())
+}
+
+fn inexpressible(problem: String) -> TokenizerError {
+    TokenizerError::Inexpressible {
+        format: "GGUF",
+        problem,
+        remedy: "write the hub's layout (hf)",
+    }
 }

@@ -304,7 +304,7 @@ fn merges_of_scores(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Vec<(Strin
             .find(|ch| !known.contains(ch.encode_utf8(&mut [0; 4]) as &str))
         {
             return Err(inexpressible(format!(
-                "{piece:?}, whose character {ch:?} is no piece"
+                "the character {ch:?} of piece {piece:?} is no piece"
             )));
         }
         results.push((score, id, piece));
@@ -315,7 +315,7 @@ fn merges_of_scores(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Vec<(Strin
         .find(|pair| pair[0].0.total_cmp(&pair[1].0).is_eq())
     {
         return Err(inexpressible(format!(
-            "{:?} and {:?} of one score",
+            "{:?} and {:?} have one score",
             pair[0].2, pair[1].2
         )));
     }
@@ -367,10 +367,10 @@ fn space_runs(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Vec<(String, Str
     Ok(lengths.into_iter().flat_map(ways).collect())
 }
 
-fn inexpressible(got: String) -> TokenizerError {
-    TokenizerError::Unsupported {
-        field: "tokenizer.json",
-        got,
-        supported: "what merge rules can say; a GGUF file keeps the scores",
+fn inexpressible(problem: String) -> TokenizerError {
+    TokenizerError::Inexpressible {
+        format: "tokenizer.json",
+        problem,
+        remedy: "write GGUF (gguf), which keeps scores",
     }
 }

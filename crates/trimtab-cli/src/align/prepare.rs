@@ -9,6 +9,7 @@ use trimtab_runtime::{Job, PromptStyle};
 use trimtab_train::policy::PolicyBase;
 
 use super::config::AlignConfig;
+use super::formats::PolicyFormats;
 use super::rewarding::{Quantiles, Rewarding};
 use super::run::AlignOptions;
 use crate::args::RolloutArgs;
@@ -22,8 +23,10 @@ use crate::steering::Models;
 /// Ready to be trained on.
 pub(super) struct Prepared {
     pub(super) model: ReadyModel,
-    /// The same on disk, whose format policies are written in.
+    /// The same on disk, whose configuration and tokenizer policies are written with.
     pub(super) file: ModelFile,
+    /// What policies are written as.
+    pub(super) formats: PolicyFormats,
     pub(super) base: PolicyBase,
     /// A job a prompt.
     pub(super) prompts: Vec<Job>,
@@ -54,6 +57,9 @@ impl Prepared {
         let run = &args.run;
         let policy = run.source.into();
         let model = ReadyModel::open(&args.model, policy, run.precision.plan, run.threads)?;
+        let file =
+            ModelFile::open(&model.stored.path).with_context(|| model.stored.path.display().to_string())?;
+        let formats = PolicyFormats::of(&config.formats, &file)?;
         let style = PromptStyle {
             raw: args.draw.raw,
             system: args.draw.system.clone(),
@@ -72,8 +78,6 @@ impl Prepared {
             .then(|| calibration(&args, &model, &models))
             .transpose()
             .context("calibration")?;
-        let file =
-            ModelFile::open(&model.stored.path).with_context(|| model.stored.path.display().to_string())?;
         let base = PolicyBase {
             config: file.config().clone(),
             weights: file.weights(),
@@ -84,6 +88,7 @@ impl Prepared {
             reward_heads_sha256: heads.collect::<Result<_>>()?,
             model,
             file,
+            formats,
             base,
             prompts,
             rewards,

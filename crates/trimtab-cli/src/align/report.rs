@@ -27,6 +27,9 @@ pub(crate) struct RunReport {
     /// Its folder, which `generate --model` opens.
     pub(crate) policy: String,
     pub(crate) card: PolicyCard,
+    /// The same weights in the other formats that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<String>,
     /// Weights kept on the way, by rising KL; each is a policy's folder too.
     pub(crate) kept: Vec<KeptReport>,
     /// The first round of responses and the last.
@@ -70,6 +73,7 @@ impl RunReport {
             card.step
         )];
         lines.extend(card.stopped.iter().map(|why| format!("ended early: {why}")));
+        lines.extend(self.others.iter().map(|path| format!("also written: {path}")));
         lines.extend(self.kept.iter().map(|kept| {
             format!(
                 "kept at KL {:.3} (asked for {}), step {}: {}",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use trimtab_infalign::{TRANSFORMS, Transform};
 use trimtab_reward::RewardSpec;
 
@@ -50,13 +50,6 @@ pub(crate) struct CalibrateArgs {
     pub(crate) draw: DrawArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
-}
-
-/// What is exported.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ExportCommand {
-    /// Calibrated and transformed rewards of the responses in a calibration folder, for other trainers.
-    Rewards(ExportRewardsArgs),
 }
 
 /// Whom an export is for.

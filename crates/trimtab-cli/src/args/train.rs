@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use trimtab_train::TrainDevice;
 
 use super::{Source, indent};
+use crate::align::PolicyFormat;
 
 /// What is trained.
 #[derive(Debug, Subcommand)]
@@ -40,6 +41,10 @@ pub(crate) struct TrainRewardArgs {
 pub(crate) struct TrainAlignArgs {
     #[command(flatten)]
     pub(crate) run: TrainArgs,
+    /// What the policy is written as, in place of the configuration's: base (the reference's format), hf, gguf; several
+    /// with commas. The first is what opens, and the only one of weights kept on the way.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT")]
+    pub(crate) formats: Vec<PolicyFormat>,
     /// Memory for keys and values, in MiB. Taken as it is used.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
     pub(crate) kv_memory: u32,

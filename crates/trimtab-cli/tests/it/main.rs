@@ -7,6 +7,7 @@
 mod align;
 mod analyze;
 mod bad_input;
+mod export;
 mod frontier;
 mod generate;
 mod harness;

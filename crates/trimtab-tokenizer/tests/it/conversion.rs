@@ -232,7 +232,10 @@ fn what_a_format_cannot_say_is_refused_by_name() {
         assert!(error.contains(expect), "{error:?} does not say {expect:?}");
     };
     let scores = |vocab: &mut GgufVocab, id: usize, score: f32| vocab.scores.as_mut().unwrap()[id] = score;
-    check(&|vocab| scores(vocab, 262, -2.0), "\"he\" and \"▁a\" of one score");
+    check(
+        &|vocab| scores(vocab, 262, -2.0),
+        "\"he\" and \"▁a\" have one score",
+    );
     check(&|vocab| scores(vocab, 262, f32::NAN), "score of token 262");
     check(
         &|vocab| vocab.model = "t5".into(),
@@ -264,25 +267,25 @@ fn what_a_format_cannot_say_is_refused_by_name() {
         },
         "byte_level.json",
         "gpt-2",
-        "another cut into words",
+        "no name for its cut into words",
     );
     gguf(
         &|json| json["added_tokens"][0]["lstrip"] = json!(true),
         "byte_level.json",
         "gpt-2",
-        "no lstrip",
+        "has lstrip",
     );
     gguf(
         &|json| json["model"]["merges"].as_array_mut().unwrap().swap(4, 0),
         "space_mark.json",
         "llama-2",
-        "made at two ranks",
+        "at two ranks",
     );
     gguf(
         &|json| drop(json["model"]["merges"].as_array_mut().unwrap().remove(4)),
         "space_mark.json",
         "llama-2",
-        "no rule for \"▁a\" and \"n\"",
+        "no merge rule for \"▁a\" and \"n\"",
     );
     let mut pieces = space_mark_llama2c(&marks);
     pieces.drain(3..5);
@@ -292,7 +295,10 @@ fn what_a_format_cannot_say_is_refused_by_name() {
         let error = GgufVocab::from_llama2c(&pieces).unwrap_err().to_string();
         assert!(error.contains(expect), "{error:?} does not say {expect:?}");
     };
-    refuse(&|pieces| pieces[300].1 = vec![0xFF], "token 300, bytes \"\\xff\"");
+    refuse(
+        &|pieces| pieces[300].1 = vec![0xFF],
+        "bytes of token 300, \"\\xff\", are no text",
+    );
     refuse(
         &|pieces| pieces[300].1 = pieces[301].1.clone(),
         "has two ids, 300 and 301",

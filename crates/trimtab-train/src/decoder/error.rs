@@ -1,9 +1,7 @@
 //! Why a decoder cannot be trained or written. Knows no training loop.
 
-use std::io;
-use std::path::PathBuf;
-
 use thiserror::Error;
+use trimtab_checkpoint::WriteError;
 use trimtab_model::ModelError;
 
 /// Errors of the decoder's training forward.
@@ -53,11 +51,6 @@ pub enum DecoderError {
     #[error("this decoder was loaded without an output head, so it has no logits")]
     NoHead,
     /// A file of the exported model could not be written.
-    #[error("{path}: {cause}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
