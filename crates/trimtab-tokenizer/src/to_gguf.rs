@@ -11,6 +11,7 @@ use crate::hf_json::Vocabulary;
 use crate::llama2c::{BOS, EOS, FIRST_BYTE_ID, FIRST_PIECE_ID, byte_ids};
 use crate::pre_tokenizer::name_of;
 use crate::space_mark::{Prefix, SPACE_MARK};
+use crate::to_hf::run_char;
 use crate::token_kind::{TokenKind, byte_of_piece, ends_turn};
 
 /// Name of the unknown token, where a file has none.
@@ -153,13 +154,13 @@ impl GgufVocab {
                 let name = name_of(pre_tokenizer, vocabulary.ignore_merges()).ok_or_else(|| {
                     inexpressible("llama.cpp has no name for its cut into words (pre_tokenizer)".to_owned())
                 })?;
-                vocab.model = "gpt2".to_owned();
+                vocab.model = String::from("gpt2");
                 vocab.pre = Some(name.to_owned());
                 let text = |(left, right): &(String, String)| format!("{left} {right}");
                 vocab.merges = Some(vocabulary.merges().iter().map(text).collect());
             }
             Words::SpaceMark { prefix } => {
-                vocab.model = "llama".to_owned();
+                vocab.model = String::from("llama");
                 vocab.add_space_prefix = Some(space_prefix(*prefix)?);
                 vocab.scores = Some(scores_of_merges(&vocab.tokens, &kinds, vocabulary.merges())?);
             }
@@ -250,31 +251,34 @@ fn scores_of_merges(
         .filter(|(_, (_, kind))| **kind == TokenKind::Normal)
         .map(|(id, (piece, _))| (piece.as_str(), id))
         .collect();
+    // Rules with a token that is cut out beforehand are never applied.
+    let is_normal = |piece: &str| normal.contains_key(piece);
+    let result = |(left, right): &(String, String)| normal.get(format!("{left}{right}").as_str()).copied();
+    let applied: Vec<(usize, &str, &str)> = merges
+        .iter()
+        .filter(|(left, right)| is_normal(left) && is_normal(right))
+        .filter_map(|merge| Some((result(merge)?, merge.0.as_str(), merge.1.as_str())))
+        .collect();
+    let rules: HashSet<(&str, &str)> = applied.iter().map(|&(_, left, right)| (left, right)).collect();
     let mut scores: Vec<Option<f32>> = vec![None; tokens.len()];
-    let mut rules: HashSet<(&str, &str)> = HashSet::with_capacity(merges.len());
-    let (mut num_results, mut last) = (0_u32, None);
-    for (left, right) in merges {
-        // Rules with a token that is cut out beforehand are never applied.
-        let joined = format!("{left}{right}");
-        let is_normal = |piece: &str| normal.contains_key(piece);
-        let Some(&id) = normal
-            .get(joined.as_str())
-            .filter(|_| is_normal(left) && is_normal(right))
-        else {
-            continue;
-        };
-        rules.insert((left, right));
-        if last == Some(id) {
-            continue;
+    let mut num_ranks = 0_u32;
+    let same_runs = |a: usize, b: usize| {
+        let run = run_char(&tokens[a]);
+        a == b || (run.is_some() && run == run_char(&tokens[b]))
+    };
+    for block in applied.chunk_by(|a, b| same_runs(a.0, b.0)) {
+        for part in one_rank_parts(block) {
+            num_ranks += 1;
+            for &(id, ..) in part {
+                let score = scores[id].get_or_insert(-(num_ranks as f32));
+                if *score != -(num_ranks as f32) {
+                    return refuse(format!(
+                        "its merge rules make {:?} at two ranks, scores have one",
+                        tokens[id]
+                    ));
+                }
+            }
         }
-        if scores[id].is_some() {
-            return refuse(format!(
-                "its merge rules make {joined:?} at two ranks, scores have one"
-            ));
-        }
-        num_results += 1;
-        scores[id] = Some(-(num_results as f32));
-        last = Some(id);
     }
     // In the order of ids, so that the same fault is named each time.
     for piece in tokens.iter().filter(|piece| normal.contains_key(piece.as_str())) {
@@ -289,8 +293,24 @@ fn scores_of_merges(
         }
     }
     // Pieces that no rule makes are never joined; they rank below all that are.
-    let rest = -(num_results as f32) - 1.0;
+    let rest = -(num_ranks as f32) - 1.0;
     Ok(scores.into_iter().map(|score| score.unwrap_or(rest)).collect())
+}
+
+/// A rule: its result, and the two pieces.
+type Rule<'a> = (usize, &'a str, &'a str);
+
+/// Rules of one rank: those of one result, or a whole block whose results, runs of one character, are of one rank, which
+/// shows in that the longer left side comes first whatever the result.
+fn one_rank_parts<'b, 'a>(block: &'b [Rule<'a>]) -> Vec<&'b [Rule<'a>]> {
+    let key = |&(_, left, right): &Rule<'_>| (left.len(), right.len());
+    let results: HashSet<usize> = block.iter().map(|rule| rule.0).collect();
+    let parts: Vec<&[Rule<'_>]> = block.chunk_by(|a, b| a.0 == b.0).collect();
+    let is_one_rank = block.windows(2).all(|pair| key(&pair[0]) >= key(&pair[1]));
+    if parts.len() > results.len() && is_one_rank {
+        return vec![block];
+    }
+    parts
 }
 
 fn inexpressible(problem: String) -> TokenizerError {

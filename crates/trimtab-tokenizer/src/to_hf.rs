@@ -4,6 +4,7 @@
 //! and serialised. Scores become merge rules as in transformers' converter: every way to make a piece of two others is a
 //! rule, and rules are in the order of their results' scores.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
@@ -145,7 +146,7 @@ fn added_tokens(vocab: &GgufVocab, kinds: &[TokenKind]) -> Vec<Value> {
         let special = match kind {
             TokenKind::Control | TokenKind::Unknown => true,
             // Runs of spaces are made by rules.
-            TokenKind::UserDefined if !piece.contains(SPACE_MARK) => false,
+            TokenKind::UserDefined if !piece.contains([' ', '▁']) => false,
             TokenKind::UserDefined | TokenKind::Normal | TokenKind::Unused | TokenKind::Byte => return None,
         };
         (!piece.is_empty()).then(|| {
@@ -227,11 +228,15 @@ fn ids(vocab: &GgufVocab, wanted: impl Fn(usize) -> bool) -> Result<HashMap<Stri
 }
 
 fn space_mark(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Parts, TokenizerError> {
-    let mut ids = ids(vocab, |id| {
-        !matches!(kinds[id], TokenKind::Unused | TokenKind::Byte)
-    })?;
+    let is_plain = |id: usize| !matches!(kinds[id], TokenKind::Unused | TokenKind::Byte);
+    let mut ids = ids(vocab, is_plain)?;
     let mut has_byte = [false; 256];
     for (id, piece) in vocab.tokens.iter().enumerate() {
+        if kinds[id] == TokenKind::UserDefined && piece.contains(' ') {
+            // Some files write runs of spaces as they are.
+            ids.remove(piece);
+            ids.insert(piece.replace(' ', SPACE_MARK), id as u32);
+        }
         if kinds[id] == TokenKind::Byte {
             let byte = parse_byte(piece)?;
             has_byte[usize::from(byte)] = true;
@@ -310,26 +315,34 @@ fn merges_of_scores(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Vec<(Strin
         results.push((score, id, piece));
     }
     results.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    if let Some(pair) = results
-        .windows(2)
-        .find(|pair| pair[0].0.total_cmp(&pair[1].0).is_eq())
-    {
-        return Err(inexpressible(format!(
-            "{:?} and {:?} have one score",
-            pair[0].2, pair[1].2
-        )));
-    }
     let mut merges = space_runs(vocab, kinds)?;
-    for (_, _, piece) in results {
-        let mut ways: Vec<(&str, &str)> = ways(piece, &known).collect();
-        // As in transformers' converter: the longer left side first.
-        ways.reverse();
+    for equal in results.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+        if let [(_, _, first), .., (_, _, last)] = equal
+            && !equal
+                .iter()
+                .all(|(_, _, piece)| run_char(piece).is_some() && run_char(piece) == run_char(first))
+        {
+            return Err(inexpressible(format!("{first:?} and {last:?} have one score")));
+        }
+        let mut ways: Vec<(&str, &str)> = equal
+            .iter()
+            .flat_map(|(_, _, piece)| ways(piece, &known))
+            .collect();
+        // As in transformers' converter. Of runs of one character, which may share a score, the leftmost grows first then,
+        // as SentencePiece lets the leftmost of equal joins.
+        ways.sort_by_key(|(left, right)| Reverse((left.len(), right.len())));
         merges.extend(
             ways.into_iter()
                 .map(|(left, right)| (left.to_owned(), right.to_owned())),
         );
     }
     Ok(merges)
+}
+
+/// The character that a piece is a run of.
+pub(crate) fn run_char(piece: &str) -> Option<char> {
+    let first = piece.chars().next()?;
+    piece.chars().all(|ch| ch == first).then_some(first)
 }
 
 /// The ways to make `piece` of two pieces, shorter left sides first.

@@ -98,6 +98,17 @@ static CHAINS: LazyLock<Vec<Chain>> = LazyLock::new(|| {
         scores.push(-1000.0);
         kinds.push(4);
     }
+    // Llama 2's: runs of spaces have one score, the least.
+    let mut with_ties = with_eos.clone();
+    for len in 2..6 {
+        let (scores, kinds) = (
+            with_ties.scores.as_mut().unwrap(),
+            with_ties.token_types.as_mut().unwrap(),
+        );
+        with_ties.tokens.push("▁".repeat(len));
+        scores.push(-1e9);
+        kinds.push(1);
+    }
     let mut llama2c = space_mark_llama2c(&marks);
     llama2c.drain(3..5);
     let from_llama2c = GgufVocab::from_llama2c(&llama2c).unwrap();
@@ -113,6 +124,7 @@ static CHAINS: LazyLock<Vec<Chain>> = LazyLock::new(|| {
         from_gguf("sentence-piece", &with_eos),
         from_gguf("without prefix", &without_prefix),
         from_gguf("runs of spaces", &with_runs),
+        from_gguf("runs of one score", &with_ties),
         chain,
         from_hub("smollm of the hub", "byte_level.json", "smollm"),
         from_hub("gpt-2 of the hub", "byte_level.json", "gpt-2"),
@@ -125,6 +137,10 @@ static CHAINS: LazyLock<Vec<Chain>> = LazyLock::new(|| {
 
 fn check(text: &str) {
     for chain in CHAINS.iter() {
+        // User-defined runs are cut from the left where one is longer than every token, by rules in halves.
+        if chain.name == "runs of spaces" && text.contains("      ") {
+            continue;
+        }
         let (first_name, first) = &chain.tokenizers[0];
         if chain.composed && !text.is_ascii() {
             continue;
@@ -194,6 +210,7 @@ fn awkward_texts_keep_their_ids() {
         "a\r\n\tb ",
         "the little rudder     is 1234567 and  it's    following",
         "     ",
+        "a            b                     c",
         "a     b   c",
         "1234567890",
         "aaaaaaaaa lllllllll eeeee ererer",
@@ -216,8 +233,6 @@ proptest! {
         ], 0..6),
     ) {
         let text = parts.concat();
-        // Runs longer than every token are cut from the left in GGUF, in halves by rules.
-        prop_assume!(!text.contains("      "));
         check(&text);
     }
 }
