@@ -75,6 +75,20 @@ pub(crate) struct JudgeRow {
     pub(crate) difference_ci: Option<Interval>,
 }
 
+impl JudgeRow {
+    /// Of win rates and mean rewards by prompt.
+    fn of(reward: &str, (win_rates, rewards): (&[f64], &[f64]), bootstrap: Bootstrap) -> Self {
+        Self {
+            reward: reward.to_owned(),
+            win_rate: mean(win_rates),
+            ci: bootstrap.share_interval(win_rates),
+            mean: mean(rewards),
+            difference: None,
+            difference_ci: None,
+        }
+    }
+}
+
 /// Rewards of one side to one prompt. `[rewards][answers]`
 pub(super) type Answers = Vec<Vec<f64>>;
 
@@ -162,13 +176,9 @@ pub(super) fn compare(
     };
     let rewards = of_judge(0, &|policy, _| policy.mean());
     let judges_by_prompt: Vec<Vec<f64>> = (1..facts.rewards.len()).map(win_rates).collect();
-    let judges = (1..).zip(&judges_by_prompt).map(|(judge, by_prompt)| JudgeRow {
-        reward: facts.rewards[judge].name.clone(),
-        win_rate: mean(by_prompt),
-        ci: bootstrap.share_interval(by_prompt),
-        mean: mean(&of_judge(judge, &|policy, _| policy.mean())),
-        difference: None,
-        difference_ci: None,
+    let judges = (1..).zip(&judges_by_prompt).map(|(judge, by_prompt)| {
+        let rewards = of_judge(judge, &|policy, _| policy.mean());
+        JudgeRow::of(&facts.rewards[judge].name, (by_prompt, &rewards), bootstrap)
     });
     let kl: Vec<f64> = facts.kl.iter().map(|prompt| prompt.kl_nats).collect();
     let log_ratio: Vec<f64> = facts.kl.iter().map(|prompt| prompt.log_ratio_nats).collect();

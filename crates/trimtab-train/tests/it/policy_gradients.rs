@@ -229,6 +229,34 @@ fn responses_of_another_sampler_are_weighted_to_the_same_expectation() {
     );
 }
 
+#[test]
+fn responses_of_the_reference_need_no_log_probs_of_their_sampler() {
+    let world = World::new();
+    let (logits, reference) = (world.moved_logits(), world.reference_logits());
+    let mut responses = all_responses(&world, &world.law(&reference));
+    for response in &mut responses {
+        response.is_of_reference = true;
+    }
+    let gradient_of = |importance, responses: &[PolicyResponse]| {
+        let units = units_by_prompt(responses.to_vec(), Advantage::None);
+        let (_, gradient) = loss_and_gradient(&world, &logits, Box::new(rl(importance, false)), units);
+        gradient
+    };
+    let by_sequence = gradient_of(Importance::Sequence { limit: 1e9 }, &responses);
+    let expected = expected_gradient(&world, &logits);
+    let by_sequence = error(&by_sequence, &expected);
+    assert!(by_sequence < 1e-3, "relative error {by_sequence}");
+    // The same ratios as from log-probs that are given.
+    let by_token = gradient_of(Importance::default(), &responses);
+    for response in &mut responses {
+        let log_probs = world.token_log_probs(&reference, &response.token_ids);
+        response.sampler_log_probs = log_probs.into_iter().map(|p| p as f32).collect();
+        response.is_of_reference = false;
+    }
+    let given = gradient_of(Importance::default(), &responses);
+    assert!(error(&by_token, &given) < 1e-5);
+}
+
 /// Gradient of a loss whose value it is, through tape and vocabulary.
 fn check_differences(loss: impl Fn() -> Box<dyn TokenLoss>, units: &[Unit]) {
     let world = World::new();
