@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use trimtab_train::policy::{PolicyResponse, PreferenceTokens};
 
-use super::config::{Pairing, SamplesConfig};
+use super::config_parts::{Pairing, SamplesConfig};
 use super::rewarding::{Rewarding, key_of};
 use crate::calibrate::{CalibrationFolder, PromptSamples};
 

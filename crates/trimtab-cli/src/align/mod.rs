@@ -11,6 +11,7 @@
 //! current weights, judged, calibrated and transformed; and what comes of it: weights, cards and a watch for hacked rewards.
 
 mod config;
+mod config_parts;
 mod finish;
 mod formats;
 mod given;

@@ -1,6 +1,7 @@
 //! `train reward`, and the reading of judgements that `eval preference` shares with it.
 
 mod config;
+mod encode;
 mod evaluate;
 mod report;
 mod run;

@@ -16,10 +16,11 @@ use trimtab_base::{PromptKey, SampleStream, Seed, TokenId};
 use trimtab_data::{
     DataError, LabelColumns, LabelledReader, LabelledResponse, Message, PreferencePair, PreferenceReader,
 };
-use trimtab_runtime::{LoadedModel, PromptStyle, TextForm, cut_to_tokens};
+use trimtab_runtime::{LoadedModel, TextForm};
 use trimtab_train::{Judgements, Verdicts};
 
 use super::config::{DataConfig, HeldOut};
+use super::encode::{Prompt, cut_responses};
 use super::spurious::PlantedCounts;
 
 /// Texts as tokens, each once however often it is judged.
@@ -138,14 +139,14 @@ impl<'a> Reads<'a> {
 }
 
 /// A row, whatever its kind.
-struct Item {
+pub(super) struct Item {
     row: u64,
     /// None if the row has none of its own.
-    turns: Option<Vec<Message>>,
+    pub(super) turns: Option<Vec<Message>>,
     /// As rewards see it.
-    prompt: String,
+    pub(super) prompt: String,
     /// One, or the better one and the other.
-    responses: Vec<String>,
+    pub(super) responses: Vec<String>,
     record: Map<String, Value>,
     /// Of a single response.
     label: Option<f64>,
@@ -386,86 +387,6 @@ impl Collected {
     }
 }
 
-/// What responses of a row stand behind.
-struct Prompt {
-    /// Of the prompt, or of the texts of a row that has none.
-    key: u64,
-    text: String,
-    turns: Vec<(String, String)>,
-    ids: Vec<TokenId>,
-}
-
-impl Prompt {
-    fn of(data: &DataConfig, reads: Reads<'_>, item: &Item) -> Result<Self> {
-        let (tokenizer, style) = (reads.model.tokenizer(), PromptStyle::default());
-        let text = if item.turns.is_some() {
-            &item.prompt
-        } else {
-            &data.prompt
-        };
-        let turns: Vec<(String, String)> = match &item.turns {
-            Some(turns) => turns
-                .iter()
-                .map(|turn| (turn.role.clone(), turn.content.clone()))
-                .collect(),
-            None => vec![("user".to_owned(), text.clone())],
-        };
-        let ids = if tokenizer.chat_template().is_some() {
-            style.encode_turns(tokenizer, &borrowed(&turns))?
-        } else {
-            // A model without a template reads a dialogue as one text.
-            style.encode(tokenizer, text)?
-        };
-        let key = if item.turns.is_some() {
-            PromptKey::of_tokens(&ids).0
-        } else {
-            // Rows without a prompt have only their texts to be told apart by.
-            key_of(&item.responses.concat())
-        };
-        Ok(Self {
-            key,
-            text: text.clone(),
-            turns,
-            ids,
-        })
-    }
-
-    /// Prompt and response as tokens.
-    fn encode(&self, reads: Reads<'_>, response: &str) -> Result<Vec<TokenId>> {
-        let (tokenizer, style) = (reads.model.tokenizer(), PromptStyle::default());
-        Ok(match reads.form {
-            TextForm::Answer => {
-                let prompt = (self.text.as_str(), self.ids.clone());
-                let ids = style.encode_behind(tokenizer, prompt, response, true)?;
-                [ids.prompt_ids, ids.response_ids].concat()
-            }
-            TextForm::Conversation => {
-                let turns = [&borrowed(&self.turns)[..], &[("assistant", response)]].concat();
-                style.encode_conversation(tokenizer, &turns)?
-            }
-        })
-    }
-}
-
-fn borrowed(turns: &[(String, String)]) -> Vec<(&str, &str)> {
-    turns
-        .iter()
-        .map(|(role, content)| (role.as_str(), content.as_str()))
-        .collect()
-}
-
-/// The responses, those that are too long cut.
-fn cut_responses(data: &DataConfig, reads: Reads<'_>, item: &Item) -> Result<Vec<String>> {
-    let cut = |response: &String| {
-        let cut = data
-            .max_response_tokens
-            .map(|most| cut_to_tokens(reads.model.tokenizer(), response, most));
-        let cut = cut.transpose()?.flatten();
-        Ok(cut.unwrap_or_else(|| response.clone()))
-    };
-    item.responses.iter().map(cut).collect()
-}
-
 fn margin(record: &Map<String, Value>, column: &str) -> Result<f64> {
     let cell = record.get(column);
     let number = cell
@@ -496,7 +417,8 @@ fn held_out_key(record: &Map<String, Value>, held_out: &HeldOut) -> Result<u64> 
     Ok(key_of(part.map_or(value.as_str(), |(part, _)| part)))
 }
 
-fn key_of(text: &str) -> u64 {
+/// Of a text in place of a prompt.
+pub(super) fn key_of(text: &str) -> u64 {
     let digest = Sha256::digest(text.as_bytes());
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
 }
