@@ -351,8 +351,8 @@ fn ways<'a>(piece: &'a str, known: &HashSet<&str>) -> impl Iterator<Item = (&'a 
     cuts.filter(|(left, right)| known.contains(left) && known.contains(right))
 }
 
-/// Rules for user-defined runs of spaces, which are found before any rule is applied: they come first, shorter ones before
-/// longer ones, so that a run of a known length becomes one token.
+/// Rules for user-defined runs of spaces, which are found before any rule is applied, the longest first: they come before all
+/// others, longer left sides first, so that the leftmost run grows to the longest token before the next one begins.
 fn space_runs(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Vec<(String, String)>, TokenizerError> {
     let mut lengths = Vec::new();
     for (piece, kind) in vocab.tokens.iter().zip(kinds) {
@@ -376,8 +376,15 @@ fn space_runs(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Vec<(String, Str
         ));
     }
     let run = |len: usize| SPACE_MARK.repeat(len);
-    let ways = |len: usize| (1..len).rev().map(move |left| (run(left), run(len - left)));
-    Ok(lengths.into_iter().flat_map(ways).collect())
+    let ways = lengths
+        .into_iter()
+        .flat_map(|len| (1..len).map(move |left| (left, len - left)));
+    let mut ways: Vec<(usize, usize)> = ways.collect();
+    ways.sort_unstable_by_key(|&way| Reverse(way));
+    Ok(ways
+        .into_iter()
+        .map(|(left, right)| (run(left), run(right)))
+        .collect())
 }
 
 fn inexpressible(problem: String) -> TokenizerError {

@@ -14,7 +14,8 @@ use trimtab_base::{TokenBytes, TokenId};
 use trimtab_checkpoint::{Checkpoint, read_llama2c_tokenizer};
 use trimtab_tokenizer::{GgufVocab, SpecialTokens, Tokenizer};
 
-use crate::fixtures::{cases, check_cases, data, folder};
+use crate::conversion::hub_folder;
+use crate::fixtures::{Case, cases, check_cases, data, folder};
 
 #[expect(clippy::print_stderr, reason = "a skipped check says why")]
 fn skip(what: &str) {
@@ -144,9 +145,11 @@ fn gguf_vocabularies_tokenise_as_published() {
         }
         let byte_level = vocab.model == "gpt2";
         let as_json = byte_level.then(|| tokenizer_json(&vocab)).flatten();
+        let converted = converted(&vocab);
         let tokenizer = Tokenizer::from_gguf(vocab).unwrap();
         for (name, expected) in expectations {
             let cases = cases(&expected["cases"]);
+            check_converted(&tokenizer, &converted, &cases, &name);
             check_cases(&tokenizer, &cases, byte_level, &name);
             for case in &cases {
                 let ids = tokenizer.encode(&case.text, SpecialTokens::AsText).unwrap();
@@ -165,6 +168,26 @@ fn gguf_vocabularies_tokenise_as_published() {
                     assert_eq!(from_folder.bytes_of(id), tokenizer.bytes_of(id), "{name}: {id:?}");
                 }
             }
+        }
+    }
+}
+
+/// The vocabulary in the hub's layout, and in GGUF again.
+fn converted(vocab: &GgufVocab) -> [Tokenizer; 2] {
+    let folder = hub_folder(vocab);
+    let again = GgufVocab::from_hf_folder(folder.path()).unwrap();
+    [
+        Tokenizer::from_hf_folder(folder.path()).unwrap(),
+        Tokenizer::from_gguf(again).unwrap(),
+    ]
+}
+
+fn check_converted(tokenizer: &Tokenizer, converted: &[Tokenizer], cases: &[Case], name: &str) {
+    for case in cases {
+        let ids = tokenizer.encode(&case.text, SpecialTokens::AsText).unwrap();
+        for (format, other) in ["hf", "hf, then gguf"].iter().zip(converted) {
+            let got = other.encode(&case.text, SpecialTokens::AsText).unwrap();
+            assert_eq!(got, ids, "{name} as {format}: {:?}", case.text);
         }
     }
 }
@@ -203,9 +226,12 @@ fn llama2c_vocabulary_tokenises_as_sentence_piece() {
     if !path.exists() {
         return skip("stories260K/tok512.bin is not beside the repository");
     }
-    let tokenizer = Tokenizer::from_llama2c(read_llama2c_tokenizer(&path, 512).unwrap()).unwrap();
+    let pieces = read_llama2c_tokenizer(&path, 512).unwrap();
+    let converted = converted(&GgufVocab::from_llama2c(&pieces).unwrap());
+    let tokenizer = Tokenizer::from_llama2c(pieces).unwrap();
     let expected = data("parity/tok512.json");
     let mut cases = cases(&expected["cases"]);
+    check_converted(&tokenizer, &converted, &cases, "tok512");
     // SentencePiece normalises (NFKC) and drops repeated spaces by this model's own setting; llama2.c does neither.
     cases.retain(|case| case.text.is_ascii() && !case.text.contains("  ") && case.text.trim() == case.text);
     cases.retain(|case| !case.text.contains(['\n', '\t', '\0', '\r', '\x1b']));
