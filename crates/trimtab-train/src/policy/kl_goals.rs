@@ -77,11 +77,14 @@ impl KlGoals {
     }
 
     fn mean_with(&mut self, kl: f64) -> f64 {
+        if self.recent.is_empty() {
+            // What the window lacks is like the first measurement: 0 where that is of the reference, more after a warm start.
+            self.recent = vec![kl; self.window];
+        }
         self.recent.push(kl);
         let too_many = self.recent.len().saturating_sub(self.window);
         self.recent.drain(..too_many);
-        // Before its first step the policy is the reference: what the window lacks is 0.
-        self.recent.iter().sum::<f64>() / self.window as f64
+        self.recent.iter().sum::<f64>() / self.recent.len() as f64
     }
 
     fn stop_at(&self, kl: f64, mean: f64) -> Option<Stop> {
@@ -140,6 +143,8 @@ mod tests {
         assert_eq!(fired(1, &loud), (Some(2), Some(2)));
         assert_eq!(fired(5, &loud), (None, None));
         assert_eq!(fired(5, &[0.0, 0.1, 0.1, 0.1, 4.0, 0.1]), (None, None));
+        // Where the first measurement is far from the reference already, nobody waits for a full window.
+        assert_eq!(fired(5, &[1.3, 1.4, 1.9]), (Some(0), None));
     }
 
     #[test]
