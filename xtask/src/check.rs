@@ -60,7 +60,7 @@ impl Selection {
     }
 }
 
-/// Every feature but `cuda` and `cuda-fusion`, which take minutes to build and need a GPU to be tried.
+/// Every feature but `cuda` and those that refine it, which take minutes to build and need a GPU to be tried.
 const FEATURES: &str = "--features trimtab-base/testing,trimtab-decode/testing,trimtab-runtime/testing";
 
 /// Every gate, cheapest first.

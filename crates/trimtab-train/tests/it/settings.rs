@@ -41,6 +41,18 @@ fn every_part_can_be_written() {
     assert_eq!(parse(&toml::to_string_pretty(&config).unwrap()).unwrap(), config);
 }
 
+#[test]
+fn a_device_is_written_where_it_is_not_the_processor() {
+    let config = parse("device = \"cuda:1\"").unwrap();
+    let text = toml::to_string_pretty(&config).unwrap();
+    assert!(text.contains("device = \"cuda:1\"\n"), "{text}");
+    assert_eq!(parse(&text).unwrap(), config);
+    // A folder from before there was a choice is of the same run.
+    let text = toml::to_string_pretty(&ScorerTrainConfig::default()).unwrap();
+    assert!(!text.contains("device"), "{text}");
+    check_refused("device = \"tpu\"", "device = tpu: expected cpu, cuda or cuda:N");
+}
+
 fn check_refused(text: &str, expect: &str) {
     let error = parse(text).unwrap_err();
     assert!(error.contains(expect), "{text:?}: {error}");
