@@ -21,8 +21,10 @@ mod lanes;
 pub mod mapping;
 pub mod norm;
 pub mod pool;
+pub mod product;
 pub mod rope;
 pub mod softmax;
+pub mod training;
 pub mod vocab;
 
 /// `f32` lanes that loops over rows are written for: one 512-bit register, two of 256 bits, four of 128.

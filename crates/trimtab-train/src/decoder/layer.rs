@@ -6,6 +6,7 @@ use burn::tensor::activation::{gelu_approximate, silu};
 use trimtab_model::config::Activation;
 
 use super::attention::Attention;
+use super::fused;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::positions::SpanTables;
@@ -24,12 +25,20 @@ impl FeedForward {
     /// `[rows, hidden]` to the same.
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         let gate = self.gate.forward(rows.clone()); // [rows, ffn]
-        let gate = match self.activation {
-            Activation::Silu => silu(gate),
-            Activation::GeluTanh => gelu_approximate(gate),
-        };
-        self.down.forward(gate * self.up.forward(rows))
+        let up = self.up.forward(rows); // [rows, ffn]
+        let gated = fused::gated(&gate, &up, self.activation);
+        self.down
+            .forward(gated.unwrap_or_else(|| gated_in_tensors(gate, up, self.activation)))
     }
+}
+
+/// `act(gate) * up` on any device.
+pub(super) fn gated_in_tensors(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
+    let gate = match activation {
+        Activation::Silu => silu(gate),
+        Activation::GeluTanh => gelu_approximate(gate),
+    };
+    gate * up
 }
 
 /// One layer of a decoder.

@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use super::fused;
 use super::weight::Weight;
 
 /// A low-rank addition to a frozen matrix (`LoRA`, arXiv 2106.09685, sec. 4.1): `W + scale * A B`, in rows.
@@ -45,6 +46,16 @@ pub struct Linear {
 impl Linear {
     /// `[rows, in]` to `[rows, out]`.
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        let adapter = self.adapter.as_ref();
+        let adapter = adapter.map(|adapter| (adapter.down.val(), adapter.up.val(), adapter.scale));
+        match fused::linear(&rows, &self.matrix.value(), adapter) {
+            Some(out) => self.add_bias(out),
+            None => self.forward_in_tensors(rows),
+        }
+    }
+
+    /// [`Self::forward`] on any device.
+    pub(super) fn forward_in_tensors(&self, rows: Tensor<2>) -> Tensor<2> {
         let low_rank = self
             .adapter
             .as_ref()
@@ -53,6 +64,10 @@ impl Linear {
         if let Some(low_rank) = low_rank {
             out = out + low_rank;
         }
+        self.add_bias(out)
+    }
+
+    fn add_bias(&self, out: Tensor<2>) -> Tensor<2> {
         match &self.bias {
             Some(bias) => out + bias.value().unsqueeze(),
             None => out,

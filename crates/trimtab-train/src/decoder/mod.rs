@@ -17,6 +17,7 @@ pub mod attention;
 pub mod batch;
 pub mod error;
 pub mod export;
+mod fused;
 pub mod layer;
 pub mod linear;
 pub mod load;

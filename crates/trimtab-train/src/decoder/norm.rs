@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use super::fused;
 use super::weight::Weight;
 
 /// `x / sqrt(mean(x^2) + eps) * weight`.
@@ -16,6 +17,14 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Normalises the last axis, which has the weight's length.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match fused::rms_norm(&x, &self.weight.value(), self.eps) {
+            Some(normed) => normed,
+            None => self.forward_in_tensors(x),
+        }
+    }
+
+    /// [`Self::forward`] on any device.
+    pub(super) fn forward_in_tensors<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let rms = (x.clone().square().mean_dim(D - 1) + self.eps).sqrt(); // [.., 1]
         x / rms * self.weight.value().unsqueeze()
     }

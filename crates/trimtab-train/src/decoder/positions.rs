@@ -1,12 +1,50 @@
 //! What depends on positions alone: rotations and which keys a query sees. Computed once per pass for all layers.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use trimtab_model::config::{AttentionSpan, ModelConfig, RopeConfig};
 use trimtab_model::rope::rope_frequencies;
 
+/// Cosines and sines of positions `0..seq`, in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RotationTable {
+    /// `[seq, head_dim / 2]`
+    cos: Vec<f32>,
+    /// `[seq, head_dim / 2]`
+    sin: Vec<f32>,
+    half: usize,
+}
+
+impl RotationTable {
+    /// Angles are computed in f64, as in the engine, and rounded once, after they are scaled by `scale`.
+    pub fn new(rope: &RopeConfig, head_dim: usize, seq: usize, scale: f64) -> Self {
+        let frequencies = rope_frequencies(rope, head_dim);
+        let table = |of_angle: fn(f64) -> f64| {
+            (0..seq)
+                .flat_map(|position| frequencies.inv_freq.iter().map(move |f| position as f64 * f))
+                .map(|angle| (of_angle(angle) * frequencies.attention_factor * scale) as f32)
+                .collect()
+        };
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+            half: head_dim / 2,
+        }
+    }
+
+    /// Cosines and sines of a position. Each `[head_dim / 2]`
+    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let here = position * self.half..(position + 1) * self.half;
+        (&self.cos[here.clone()], &self.sin[here])
+    }
+}
+
 /// Cosines and sines of positions `0..seq`.
 #[derive(Debug, Clone)]
 pub struct Rotation {
+    pub(super) table: Arc<RotationTable>,
     /// `[1, 1, seq, head_dim / 2]`
     cos: Tensor<4>,
     /// `[1, 1, seq, head_dim / 2]`
@@ -15,20 +53,15 @@ pub struct Rotation {
 
 impl Rotation {
     /// Rotations of `rope`, scaled by `scale`: the factor on query-key products costs nothing here.
-    ///
-    /// Angles are computed in f64, as in the engine, and rounded once.
     pub fn new(rope: &RopeConfig, head_dim: usize, seq: usize, scale: f64, device: &Device) -> Self {
-        let frequencies = rope_frequencies(rope, head_dim);
-        let table = |of_angle: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..seq)
-                .flat_map(|position| frequencies.inv_freq.iter().map(move |f| position as f64 * f))
-                .map(|angle| (of_angle(angle) * frequencies.attention_factor * scale) as f32)
-                .collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, seq, head_dim / 2]), device)
+        let table = RotationTable::new(rope, head_dim, seq, scale);
+        let on_device = |values: &Vec<f32>| {
+            Tensor::from_data(TensorData::new(values.clone(), [1, 1, seq, head_dim / 2]), device)
         };
         Self {
-            cos: table(f64::cos),
-            sin: table(f64::sin),
+            cos: on_device(&table.cos),
+            sin: on_device(&table.sin),
+            table: Arc::new(table),
         }
     }
 
@@ -51,8 +84,9 @@ pub struct SpanTables {
     /// Of queries, the score scale included.
     pub(super) query: Rotation,
     pub(super) key: Rotation,
-    /// Added to scores: 0 where the key is seen, minus infinity elsewhere. `[1, 1, seq, seq]`
-    pub(super) mask: Tensor<4>,
+    seq: usize,
+    device: Device,
+    mask: OnceCell<Tensor<4>>,
 }
 
 impl SpanTables {
@@ -69,10 +103,19 @@ impl SpanTables {
                 span,
                 query: rotation(f64::from(config.score_scale)),
                 key: rotation(1.0),
-                mask: mask(span, seq, device),
+                seq,
+                device: device.clone(),
+                mask: OnceCell::new(),
             });
         }
         tables
+    }
+
+    /// Added to scores: 0 where the key is seen, minus infinity elsewhere; made when it is first asked for.
+    /// `[1, 1, seq, seq]`
+    pub fn mask(&self) -> Tensor<4> {
+        let mask = || mask(self.span, self.seq, &self.device);
+        self.mask.get_or_init(mask).clone()
     }
 }
 

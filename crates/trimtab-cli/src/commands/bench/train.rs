@@ -115,6 +115,7 @@ fn responses(args: &BenchTrainArgs, vocab_len: usize) -> Vec<PolicyResponse> {
             sampler_log_probs: Vec::new(),
             reward: coins.uniform(u64::MAX),
             weight: 1.0,
+            is_of_reference: false,
         }
     };
     (0..args.batch as u64).map(response).collect()
