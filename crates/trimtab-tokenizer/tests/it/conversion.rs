@@ -235,7 +235,7 @@ proptest! {
 }
 
 #[test]
-fn what_a_format_cannot_say_is_refused_by_name() {
+fn what_the_hubs_files_cannot_say_is_refused_by_name() {
     let marks = data("space_mark.json");
     let check = |change: &dyn Fn(&mut GgufVocab), expect: &str| {
         let mut vocab = space_mark_gguf(&marks);
@@ -262,6 +262,10 @@ fn what_a_format_cannot_say_is_refused_by_name() {
         },
         "user-defined piece \"a▁b\"",
     );
+}
+
+#[test]
+fn what_gguf_cannot_say_is_refused_by_name() {
     let gguf = |change: &dyn Fn(&mut serde_json::Value), fixture: &str, variant: &str, expect: &str| {
         let mut json = variant_json(&data(fixture), variant);
         change(&mut json);
@@ -275,7 +279,7 @@ fn what_a_format_cannot_say_is_refused_by_name() {
         &|json| {
             json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
             {"type": "Punctuation", "behavior": "Isolated"},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]})
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]});
         },
         "byte_level.json",
         "gpt-2",
@@ -299,9 +303,14 @@ fn what_a_format_cannot_say_is_refused_by_name() {
         "llama-2",
         "no merge rule for \"▁a\" and \"n\"",
     );
-    let mut pieces = space_mark_llama2c(&marks);
+}
+
+#[test]
+fn pieces_of_llama2c_that_are_no_vocabulary_are_refused_by_name() {
+    type Pieces = Vec<(f32, Vec<u8>)>;
+    let mut pieces = space_mark_llama2c(&data("space_mark.json"));
     pieces.drain(3..5);
-    let refuse = |change: &dyn Fn(&mut Vec<(f32, Vec<u8>)>), expect: &str| {
+    let refuse = |change: &dyn Fn(&mut Pieces), expect: &str| {
         let mut pieces = pieces.clone();
         change(&mut pieces);
         let error = GgufVocab::from_llama2c(&pieces).unwrap_err().to_string();

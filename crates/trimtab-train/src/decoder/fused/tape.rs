@@ -20,7 +20,7 @@ type TapedTensor = <Taped as burn::backend::BackendTypes>::FloatTensorPrimitive;
 pub(super) struct Values(FlexTensor);
 
 impl Values {
-    fn new(tensor: FlexTensor) -> Self {
+    fn new(tensor: &FlexTensor) -> Self {
         Self(tensor.to_contiguous())
     }
 
@@ -69,12 +69,12 @@ pub(super) fn apply<F: Function<N>, const N: usize, const D: usize>(
     let on_tape = |input: &DispatchTensor| input.autodiff != DispatchAutodiffContext::Disabled;
     if !inputs.iter().any(on_tape) {
         let plain = each(inputs, plain)?;
-        let out = forward(plain.map(Values::new));
+        let out = forward(plain.map(|input| Values::new(&input)));
         return Some(Tensor::from_primitive::<Flex>(tensor(out.values, out.shape)));
     }
     let inputs = each(inputs, taped)?;
     let nodes = inputs.each_ref().map(TapedTensor::node);
-    let out = forward(inputs.map(|input| Values::new(input.into_primitive())));
+    let out = forward(inputs.map(|input| Values::new(&input.into_primitive())));
     let prepared = Recorded::<F>::default().prepare::<NoCheckpointing>(nodes);
     let primitive = tensor(out.values, out.shape);
     let out = match prepared.compute_bound().stateful() {
@@ -126,7 +126,7 @@ impl<F: Function<N>, const N: usize> Backward<Flex, N> for Recorded<F> {
     type State = F;
 
     fn backward(self, ops: Ops<F, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let grad = Values::new(grads.consume::<Flex>(&ops.node));
+        let grad = Values::new(&grads.consume::<Flex>(&ops.node));
         let wanted = ops.parents.each_ref().map(Option::is_some);
         let by_inputs = ops.state.backward(grad.as_slice(), wanted);
         drop(grad);

@@ -62,7 +62,7 @@ fn check<const N: usize>(
     for (idx, (got, expected)) in got_grads.into_iter().zip(expected_grads).enumerate() {
         assert_near(got, expected, &format!("gradient {idx}"));
     }
-    let plain = inputs.map(|input| input.inner());
+    let plain = inputs.map(Tensor::inner);
     assert_near(fused(plain.clone()), tensors(plain), "value off the tape");
 }
 
