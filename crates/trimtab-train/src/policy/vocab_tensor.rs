@@ -1,4 +1,4 @@
-//! The numbers and the gradient of [`vocab`](super::vocab), in tensor operations. Knows no loss.
+//! The numbers and the gradient of [`super::vocab`], in tensor operations. Knows no loss.
 //!
 //! On a GPU the logits stay where the product made them: `[rows, vocab]` to the processor and back costs more than all the
 //! rest of a step. What comes back is four numbers a position, in one read. On the processor the loops of `vocab` are
