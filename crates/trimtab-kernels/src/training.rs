@@ -1,6 +1,6 @@
 //! Rows of training's elementwise layers: forward, and gradients as one pass each. Knows rows, no tape and no threads.
 //!
-//! Results are the same to the last bit on every instruction set: sums keep [`LANES`](crate::LANES) partial sums, and
+//! Results are the same to the last bit on every instruction set: sums keep `LANES` partial sums, and
 //! no product is fused with an addition.
 
 pub mod adamw;
