@@ -60,7 +60,7 @@ i2() {
   mapfile -t policies < <(policies "${runs[@]}")
   "$trimtab" eval winrate --policy "${policies[@]}" --reference smollm2-135m-instruct --procedure bon:4,won:4,sample \
     --reward "head:$out/hh_reward" --judge length --prompts "$hh" --skip 1800 --num-prompts 64 --drop-long \
-    --system "Answer in one short sentence." --stop $'\n' --max-new-tokens 48 --per-prompt 16 --out "$out/i2"
+    --system "Answer in one short sentence." --stop $'\n' --max-new-tokens 48 --per-prompt 16 --kl-per-prompt 4 --out "$out/i2"
 }
 
 i3() {
