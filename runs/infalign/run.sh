@@ -77,8 +77,8 @@ i3() {
 
 i4() {
   story_reward
-  align i4_k4 i4_k16 i4_k100
-  stories "$out/i4" i4_k4 i4_k16 i4_k100
+  align i4_k4 i4_k16 i1_ctrl_bon4 # the last is that of 100 samples
+  stories "$out/i4" i4_k4 i4_k16 i1_ctrl_bon4
 }
 
 mkdir -p "$out"

@@ -35,7 +35,7 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String, DataError> {
         let mut hasher = Sha256::new();
         loop {
             match file.read(&mut buffer)? {
-                0 => return Ok(hex(&hasher.finalize())),
+                0 => return Ok(hex::encode(hasher.finalize())),
                 len => hasher.update(&buffer[..len]),
             }
         }
@@ -45,12 +45,7 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String, DataError> {
 
 /// SHA-256 of some bytes in hexadecimal.
 pub(crate) fn sha256_of(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    let digits = digest.iter().map(|byte| format!("{byte:02x}"));
-    digits.collect::<Vec<_>>().concat()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Keeps other processes from writing a folder until the lock is dropped, which the end of the process does too.

@@ -1,6 +1,5 @@
 //! The folder of a scorer: weights and card. Knows the layout, not what is trained.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -38,7 +37,7 @@ pub fn write_scorer(
     let bytes = weights_bytes(dir, weights)?;
     let card = ScorerCard {
         format_version: FORMAT_VERSION,
-        weights_sha256: sha256_hex(&bytes),
+        weights_sha256: hex::encode(Sha256::digest(&bytes)),
         ..card.clone()
     };
     card.check()?;
@@ -78,7 +77,7 @@ pub fn read_scorer(dir: &Path) -> Result<(ScorerCard, ScorerWeights), ScorerErro
     let card = parse_card(&card_path, &read(&card_path)?)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read(&path)?;
-    let found = sha256_hex(&bytes);
+    let found = hex::encode(Sha256::digest(&bytes));
     if found != card.weights_sha256 {
         return Err(ScorerError::Checksum {
             path,
@@ -131,14 +130,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A tensor to be written: name, type, shape, little-endian bytes.

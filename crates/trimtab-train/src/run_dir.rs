@@ -48,6 +48,11 @@ impl RunDir {
         &self.source_revision
     }
 
+    /// Whether a run has been opened in the folder.
+    pub fn is_begun(&self) -> bool {
+        self.path.join(FACTS_NAME).exists()
+    }
+
     /// Creates the folder with its configuration, or enters the one of the same run.
     ///
     /// # Errors

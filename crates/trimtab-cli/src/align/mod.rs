@@ -12,6 +12,7 @@
 
 mod config;
 mod config_parts;
+mod drawing;
 mod finish;
 mod formats;
 mod given;

@@ -43,6 +43,8 @@ pub(super) struct EngineRollouts<'a> {
     pub(super) rewards: &'a Rewards,
     pub(super) rewarding: Rewarding<'a>,
     pub(super) plan: RoundPlan,
+    /// See [`super::drawing`].
+    pub(super) identity: String,
     /// What the first rounds take instead of drawing.
     pub(super) warm_start: WarmStart,
     pub(super) log: WatchLog,
@@ -57,6 +59,10 @@ impl PolicyRollouts for EngineRollouts<'_> {
         self.round(weights, step).map_err(|error| TrainError::BadData {
             problem: format!("drawing responses at step {step}: {error:#}"),
         })
+    }
+
+    fn identity(&self) -> String {
+        self.identity.clone()
     }
 }
 

@@ -8,6 +8,7 @@ use trimtab_train::policy::{PolicyData, PolicyObjective, TrainedPolicy, train_po
 use trimtab_train::{RunDir, TrainEvent};
 
 use super::config::{AlignConfig, OneRun};
+use super::drawing::Drawing;
 use super::finish::Finish;
 use super::given;
 use super::prepare::Prepared;
@@ -86,6 +87,9 @@ fn one_run(
     };
     let is_on_policy = matches!(training.objective, PolicyObjective::Rl { .. });
     let warm_rounds = config.rollouts.warm_start_from_calibration;
+    let drawing = Drawing::of(config, prepared, run.transform.as_ref())?;
+    let run_dir = RunDir::new(out, env!("CARGO_PKG_VERSION"));
+    drawing.keep(&run_dir)?;
     let calibration = prepared.calibration.as_ref().map(|(folder, _)| folder);
     let mut rollouts = EngineRollouts {
         base: &prepared.model.loaded,
@@ -99,9 +103,10 @@ fn one_run(
             (&plan, prepared.prompts.len()),
         )?,
         plan,
+        identity: drawing.identity(),
         log: WatchLog::open(out)?,
     };
-    let trained = optimise(config, prepared, (run, out), &mut rollouts)?;
+    let trained = optimise(config, prepared, (run, &run_dir), &mut rollouts)?;
     let finish = Finish {
         config,
         prepared,
@@ -115,7 +120,7 @@ fn one_run(
 fn optimise(
     config: &AlignConfig,
     prepared: &Prepared,
-    (run, out): (&OneRun, &Path),
+    (run, run_dir): (&OneRun, &RunDir),
     rollouts: &mut EngineRollouts<'_>,
 ) -> Result<TrainedPolicy> {
     let settings = (config.num_candidates(), &config.samples);
@@ -145,13 +150,12 @@ fn optimise(
             }
         }
     };
-    let run_dir = RunDir::new(out, env!("CARGO_PKG_VERSION"));
     let mut progress = None;
     let on_event = &mut |event: TrainEvent| {
         show_event(&mut progress, &event);
         ControlFlow::Continue(())
     };
-    let trained = train_policy(&run.training, &prepared.base, data, &run_dir, on_event);
+    let trained = train_policy(&run.training, &prepared.base, data, run_dir, on_event);
     if let Some(progress) = &progress {
         progress.finish();
     }

@@ -165,12 +165,7 @@ fn record_sha256(record: &PromptRecord) -> Result<String> {
 
 /// SHA-256 of some bytes, in hexadecimal.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<Vec<_>>()
-        .concat()
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -41,9 +41,7 @@ pub(super) struct Scan {
 impl Scan {
     /// SHA-256 of what is used, in hexadecimal.
     fn sha256(&self) -> String {
-        let digest = self.hasher.clone().finalize();
-        let digits = digest.iter().map(|byte| format!("{byte:02x}"));
-        digits.collect::<Vec<_>>().concat()
+        hex::encode(self.hasher.clone().finalize())
     }
 }
 

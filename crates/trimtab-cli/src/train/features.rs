@@ -189,7 +189,7 @@ fn same_states(folder: &Path, header: &PrefixSetHeader) -> Result<Option<PrefixS
 /// Where the set of `header` lies.
 pub(super) fn folder_of(header: &PrefixSetHeader) -> Result<PathBuf> {
     let json = serde_json::to_vec(header).context("cannot serialise a header")?;
-    let name: String = hex(&Sha256::digest(json)).chars().take(32).collect();
+    let name: String = hex::encode(Sha256::digest(json)).chars().take(32).collect();
     Ok(open_store()?.root().join("prefix-sets").join(name))
 }
 
@@ -198,13 +198,5 @@ fn features_sha256(features: &TokenFeatures) -> String {
     for value in &features.values {
         hasher.update(value.to_le_bytes());
     }
-    hex(&hasher.finalize())
-}
-
-pub(super) fn hex(digest: &[u8]) -> String {
-    digest
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<Vec<_>>()
-        .concat()
+    hex::encode(hasher.finalize())
 }

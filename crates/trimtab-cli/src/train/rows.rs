@@ -7,8 +7,6 @@ use sha2::{Digest, Sha256};
 use trimtab_base::{RewardModel, ScoreInput, TokenId};
 use trimtab_data::{Rollout, RolloutReader, RowRange};
 
-use super::features::hex;
-
 /// Some rows of rollouts with their rewards.
 pub(super) struct Rows {
     path: PathBuf,
@@ -90,9 +88,9 @@ impl Rows {
             path: path.to_owned(),
             range,
             column: has_reward.then(|| fits.reward.to_owned()),
-            rewards_sha256: has_reward.then(|| hex(&rewards.finalize())),
+            rewards_sha256: has_reward.then(|| hex::encode(rewards.finalize())),
             len,
-            sha256: hex(&hasher.finalize()),
+            sha256: hex::encode(hasher.finalize()),
             unit,
         })
     }

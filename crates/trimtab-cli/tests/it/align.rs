@@ -226,6 +226,26 @@ fn a_policy_is_trained_resumed_and_opened() {
     let before = weights("ctrl");
     assert_eq!(json(&world, &format!("train align {config} --json")), report);
     assert_eq!(weights("ctrl"), before);
+    // What decides responses or their rewards is part of a run, and is named.
+    let text = std::fs::read_to_string(&config).unwrap();
+    for (old, new, differs) in [
+        (
+            "\"exp:10\"",
+            "\"exp:5\"",
+            "another transform (there: exp:10, here: exp:5)",
+        ),
+        (
+            "per_prompt = 4",
+            "per_prompt = 5",
+            "another rollouts.per_prompt (there: 4, here: 5)",
+        ),
+    ] {
+        assert!(text.contains(old), "{text}");
+        let changed = world.write("changed.toml", &text.replace(old, new));
+        let line = format!("train align {} --out ctrl", changed.display());
+        fails(&world, &line, &[differs, "choose another folder"]);
+    }
+    assert_eq!(weights("ctrl"), before);
 
     // The same seed elsewhere gives the same policy, another seed another one.
     ok(&world, &format!("train align {config} --out same --seed 0"));

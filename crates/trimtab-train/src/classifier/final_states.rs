@@ -6,7 +6,6 @@ use sha2::{Digest as _, Sha256};
 use super::judgements::{check_len, refuse};
 use super::on_items::States;
 use crate::error::TrainError;
-use crate::files::hex;
 use crate::heads::{Heads, Standardisation};
 
 /// One state a text.
@@ -51,7 +50,7 @@ impl FinalStates {
         for value in &self.values {
             hash.update(value.to_le_bytes());
         }
-        hex(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 }
 

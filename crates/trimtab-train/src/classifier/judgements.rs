@@ -3,7 +3,6 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::error::TrainError;
-use crate::files::hex;
 use crate::objectives::classifier::BatchVerdicts;
 
 /// Items with a prompt each.
@@ -167,7 +166,7 @@ impl Judgements {
         for key in &self.keys {
             hash.update(key.to_le_bytes());
         }
-        hex(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 }
 

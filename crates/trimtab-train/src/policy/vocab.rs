@@ -103,22 +103,24 @@ pub fn token_numbers(
         for numbers in of_rows {
             out.push(numbers, reference.is_some());
         }
-        kept.offer(logits, reference_logits);
+        keep(kept, logits, reference_logits);
     }
     out
 }
 
-/// Logits of the first positions, so that a gradient need not make them again.
-#[derive(Debug, Default)]
-pub struct KeptLogits {
+/// Logits of the first positions, of policy and reference, so that a gradient need not make them again.
+pub type KeptLogits = Kept<(TensorData, Option<TensorData>)>;
+
+/// What was made for the first positions, one run of rows after another, as far as there is room. Taken from the front.
+#[derive(Debug)]
+pub struct Kept<T> {
     room_bytes: usize,
     with_reference: bool,
-    /// Of one run of rows after another; taken from the front.
-    parts: VecDeque<(TensorData, Option<TensorData>)>,
+    parts: VecDeque<T>,
 }
 
-impl KeptLogits {
-    /// Room for so many bytes, for the reference's logits too or not.
+impl<T> Kept<T> {
+    /// Room for so many bytes, for what is the reference's too or not.
     pub fn new(room_bytes: usize, with_reference: bool) -> Self {
         Self {
             room_bytes,
@@ -127,18 +129,39 @@ impl KeptLogits {
         }
     }
 
-    fn offer(&mut self, policy: TensorData, reference: Option<TensorData>) {
-        let reference = reference.filter(|_| self.with_reference);
-        let bytes = |data: &TensorData| data.num_elements() * size_of::<f32>();
-        let needed = bytes(&policy) + reference.as_ref().map_or(0, bytes);
-        if needed <= self.room_bytes {
-            self.room_bytes -= needed;
-            self.parts.push_back((policy, reference));
+    /// Whether the reference's part of a run of rows is to be kept with the policy's.
+    pub fn with_reference(&self) -> bool {
+        self.with_reference
+    }
+
+    /// Keeps the next run of rows, which needs `bytes`, where there is room.
+    pub fn offer(&mut self, part: T, bytes: usize) {
+        if bytes <= self.room_bytes {
+            self.room_bytes -= bytes;
+            self.parts.push_back(part);
         } else {
             // What is kept is a beginning without gaps.
             self.room_bytes = 0;
         }
     }
+
+    /// The next run of rows, where it was kept.
+    pub fn take(&mut self) -> Option<T> {
+        self.parts.pop_front()
+    }
+}
+
+/// Without room.
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self::new(0, false)
+    }
+}
+
+fn keep(kept: &mut KeptLogits, policy: TensorData, reference: Option<TensorData>) {
+    let reference = reference.filter(|_| kept.with_reference());
+    let num_logits = policy.num_elements() + reference.as_ref().map_or(0, TensorData::num_elements);
+    kept.offer((policy, reference), num_logits * size_of::<f32>());
 }
 
 /// A gradient by states and by the head.
@@ -150,6 +173,49 @@ pub struct VocabGradient {
     pub head: Option<Tensor<2>>,
     /// Numbers of the positions.
     pub numbers: TokenNumbers,
+}
+
+/// A [`VocabGradient`] that grows by runs of rows.
+pub struct GradientSum<'a> {
+    policy: &'a Side,
+    with_head: bool,
+    by_states: Vec<Tensor<2>>,
+    by_head: Option<Tensor<2>>,
+}
+
+impl<'a> GradientSum<'a> {
+    /// Of no rows yet; by the head too or not.
+    pub fn new(policy: &'a Side, with_head: bool) -> Self {
+        Self {
+            policy,
+            with_head,
+            by_states: Vec::new(),
+            by_head: None,
+        }
+    }
+
+    /// Adds the rows from `start` on, given the gradient by their logits. `[rows, vocab]`
+    pub fn push(&mut self, start: usize, by_logits: Tensor<2>) {
+        if self.with_head {
+            let [rows, _vocab] = by_logits.dims();
+            let states = self.policy.states.clone().narrow(0, start, rows);
+            let part = by_logits.clone().transpose().matmul(states); // [vocab, hidden]
+            self.by_head = Some(match self.by_head.take() {
+                Some(sum) => sum + part,
+                None => part,
+            });
+        }
+        self.by_states.push(by_logits.matmul(self.policy.head.clone())); // [rows, hidden]
+    }
+
+    /// The whole, with the numbers of its positions.
+    pub fn finish(self, numbers: TokenNumbers) -> VocabGradient {
+        VocabGradient {
+            states: Tensor::cat(self.by_states, 0),
+            head: self.by_head,
+            numbers,
+        }
+    }
 }
 
 /// Derivatives of a loss by each position's log-prob and KL.
@@ -172,11 +238,10 @@ pub fn vocab_gradient(
     mut kept: KeptLogits,
 ) -> VocabGradient {
     let mut numbers = TokenNumbers::default();
-    let mut by_states = Vec::new();
-    let mut by_head: Option<Tensor<2>> = None;
+    let mut gradient = GradientSum::new(policy, with_head);
     for start in (0..policy.num_positions()).step_by(rows.max(1)) {
         let len = rows.max(1).min(tokens.len() - start);
-        let (mut logits, reference_logits) = kept.parts.pop_front().unwrap_or_else(|| {
+        let (mut logits, reference_logits) = kept.take().unwrap_or_else(|| {
             let reference_logits = reference.map(|side| side.logits(start, len));
             (policy.logits(start, len), reference_logits)
         });
@@ -197,22 +262,9 @@ pub fn vocab_gradient(
         for row in of_rows {
             numbers.push(row, reference.is_some());
         }
-        let by_logits = Tensor::<2>::from_data(logits, &policy.states.device()); // [rows, vocab]
-        if with_head {
-            let states = policy.states.clone().narrow(0, start, len);
-            let part = by_logits.clone().transpose().matmul(states); // [vocab, hidden]
-            by_head = Some(match by_head {
-                Some(sum) => sum + part,
-                None => part,
-            });
-        }
-        by_states.push(by_logits.matmul(policy.head.clone())); // [rows, hidden]
+        gradient.push(start, Tensor::from_data(logits, &policy.states.device()));
     }
-    VocabGradient {
-        states: Tensor::cat(by_states, 0),
-        head: by_head,
-        numbers,
-    }
+    gradient.finish(numbers)
 }
 
 /// `of_row(row, its logits, the reference's logits)` for all rows, on all threads.

@@ -4,11 +4,9 @@
 //! rest of a step. What comes back is four numbers a position, in one read. On the processor the loops of `vocab` are
 //! several times faster and add in double precision, so that [`VocabPass`] picks by the device.
 
-use std::collections::VecDeque;
-
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::vocab::{self, ByTokens, KeptLogits, Side, TokenNumbers, VocabGradient};
+use super::vocab::{self, ByTokens, GradientSum, Kept, KeptLogits, Side, TokenNumbers, VocabGradient};
 use crate::device::is_host;
 
 /// Policy and reference, where there is one.
@@ -57,40 +55,17 @@ impl VocabPass {
 }
 
 /// Logits of the first positions on their device, so that a gradient need not make them again.
-#[derive(Debug, Default)]
-pub struct KeptTensors {
-    room_bytes: usize,
-    with_reference: bool,
-    /// Of one run of rows after another; taken from the front.
-    parts: VecDeque<Logits>,
-}
+pub type KeptTensors = Kept<Logits>;
 
-impl KeptTensors {
-    /// Room for so many bytes, for the reference's logits too or not.
-    pub fn new(room_bytes: usize, with_reference: bool) -> Self {
-        Self {
-            room_bytes,
-            with_reference,
-            parts: VecDeque::new(),
-        }
-    }
-
-    fn offer(&mut self, mut logits: Logits) {
-        logits.reference = logits.reference.filter(|_| self.with_reference);
-        let needed = logits.num_bytes();
-        if needed <= self.room_bytes {
-            self.room_bytes -= needed;
-            self.parts.push_back(logits);
-        } else {
-            // What is kept is a beginning without gaps.
-            self.room_bytes = 0;
-        }
-    }
+fn keep(kept: &mut KeptTensors, mut logits: Logits) {
+    logits.reference = logits.reference.filter(|_| kept.with_reference());
+    let bytes = logits.num_bytes();
+    kept.offer(logits, bytes);
 }
 
 /// Logits of some rows. Each `[rows, vocab]`
 #[derive(Debug, Clone)]
-struct Logits {
+pub struct Logits {
     policy: Tensor<2>,
     reference: Option<Tensor<2>>,
 }
@@ -187,7 +162,7 @@ pub fn token_numbers(sides: Sides<'_>, tokens: &[u32], rows: usize, kept: &mut K
         let len = rows.max(1).min(tokens.len() - start);
         let logits = Logits::of(sides, start, len);
         numbers.push(RowLaws::new(logits.clone(), &tokens[start..start + len]).numbers());
-        kept.offer(logits);
+        keep(kept, logits);
     }
     read(numbers)
 }
@@ -207,34 +182,20 @@ pub fn vocab_gradient(
         let shape = [values.len(), 1];
         Tensor::<2>::from_data(TensorData::new(values, shape), &device)
     };
-    let (mut numbers, mut by_states) = (Vec::new(), Vec::new());
-    let mut by_head: Option<Tensor<2>> = None;
+    let (mut numbers, mut gradient) = (Vec::new(), GradientSum::new(policy, with_head));
     for start in (0..tokens.len()).step_by(rows.max(1)) {
         let len = rows.max(1).min(tokens.len() - start);
         let here = start..start + len;
-        let logits = kept.parts.pop_front();
+        let logits = kept.take();
         let laws = RowLaws::new(
             logits.unwrap_or_else(|| Logits::of(sides, start, len)),
             &tokens[here.clone()],
         );
         numbers.push(laws.numbers());
         let by_kl = (!by.kl.is_empty()).then(|| column(&by.kl[here.clone()]));
-        let by_logits = laws.gradient(column(&by.log_prob[here]), by_kl); // [rows, vocab]
-        if with_head {
-            let states = policy.states.clone().narrow(0, start, len);
-            let part = by_logits.clone().transpose().matmul(states); // [vocab, hidden]
-            by_head = Some(match by_head {
-                Some(sum) => sum + part,
-                None => part,
-            });
-        }
-        by_states.push(by_logits.matmul(policy.head.clone())); // [rows, hidden]
+        gradient.push(start, laws.gradient(column(&by.log_prob[here]), by_kl));
     }
-    VocabGradient {
-        states: Tensor::cat(by_states, 0),
-        head: by_head,
-        numbers: read(numbers),
-    }
+    gradient.finish(read(numbers))
 }
 
 /// Columns as [`RowLaws::numbers`] makes them, from their device at once.

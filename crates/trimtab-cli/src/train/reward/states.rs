@@ -16,7 +16,7 @@ use super::texts::TextSet;
 use crate::output;
 use crate::progress::ItemProgress;
 use crate::resolve::ReadyModel;
-use crate::train::features::{folder_of, hex};
+use crate::train::features::folder_of;
 
 /// Texts whose states are asked for at once.
 const CHUNK_LEN: usize = 512;
@@ -52,7 +52,7 @@ fn sha256_of(texts: &[Vec<TokenId>]) -> String {
             hasher.update(token.0.to_le_bytes());
         }
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
 fn read_states(
