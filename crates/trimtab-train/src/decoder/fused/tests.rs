@@ -1,7 +1,7 @@
 //! Each operation against the tensor operations that it stands for: values and gradients.
 //!
-//! The tensor operations' own gradients are those of an automatic tape, and whole decoders are held to finite
-//! differences elsewhere; so agreement with them to rounding is what there is to show here.
+//! The tensor operations' own gradients are those of an automatic tape: agreement with them is to rounding. Along one
+//! direction gradients are also those of finite differences, and on any number of threads they are the same bits.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use trimtab_model::config::{Activation, AttentionSpan};
@@ -43,21 +43,77 @@ fn assert_near<const D: usize>(got: Tensor<D>, expected: Tensor<D>, what: &str) 
     }
 }
 
+/// A function of matrices.
+type Operation<'a, const N: usize> = &'a dyn Fn([Tensor<2>; N]) -> Tensor<2>;
+
+/// The loss whose gradients are compared: outputs with weights of order 1.
+fn weighted(out: Tensor<2>) -> Tensor<2> {
+    let weights = wave(out.dims(), 0.9);
+    out * weights
+}
+
+/// Value, and gradients by every input.
+fn run<const N: usize>(inputs: &[Tensor<2>; N], of: Operation<'_, N>) -> (Tensor<2>, [Tensor<2>; N]) {
+    let inputs = inputs.clone().map(|input| input.detach().require_grad());
+    let out = of(inputs.clone());
+    let grads = weighted(out.clone()).sum().backward();
+    let by_inputs = inputs.map(|input| input.grad(&grads).expect("every input is on the tape"));
+    (out.inner(), by_inputs)
+}
+
+/// Holds the gradient by each input to the loss's difference along itself, the direction that shows most.
+fn check_by_finite_differences<const N: usize>(
+    inputs: &[Tensor<2>; N],
+    of: Operation<'_, N>,
+    grads: &[Tensor<2>; N],
+) {
+    const STEP: f64 = 3e-2;
+    for (idx, grad) in grads.iter().enumerate() {
+        let squares = values(grad.clone())
+            .into_iter()
+            .map(|part| f64::from(part).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        let loss = |step: f64| -> f64 {
+            let mut moved = inputs.clone();
+            moved[idx] = moved[idx].clone() + Tensor::from_inner(grad.clone()) * (step / norm);
+            values(weighted(of(moved))).into_iter().map(f64::from).sum()
+        };
+        let difference = (loss(STEP) - loss(-STEP)) / (2.0 * STEP);
+        assert!(
+            (difference - norm).abs() < 5e-3 * norm,
+            "gradient {idx}: {norm} against {difference}"
+        );
+    }
+}
+
+/// Holds value and gradients on one thread and on three to the same bits.
+fn check_on_threads<const N: usize>(
+    inputs: &[Tensor<2>; N],
+    of: impl Fn([Tensor<2>; N]) -> Tensor<2> + Sync,
+) {
+    let on = |num_threads| -> Vec<Vec<u32>> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(num_threads)
+            .build()
+            .unwrap();
+        let (out, grads) = pool.install(|| run(inputs, &of));
+        let all = std::iter::once(out).chain(grads);
+        all.map(|tensor| values(tensor).into_iter().map(f32::to_bits).collect())
+            .collect()
+    };
+    assert_eq!(on(1), on(3));
+}
+
 /// Holds `fused` to `tensors` on inputs of these shapes: value, and gradients by every input.
 fn check<const N: usize>(
     inputs: [Tensor<2>; N],
-    fused: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    fused: impl Fn([Tensor<2>; N]) -> Tensor<2> + Sync,
     tensors: impl Fn([Tensor<2>; N]) -> Tensor<2>,
 ) {
-    let run = |of: &dyn Fn([Tensor<2>; N]) -> Tensor<2>| {
-        let inputs = inputs.clone().map(|input| input.detach().require_grad());
-        let out = of(inputs.clone());
-        let weights = wave(out.dims(), 0.9);
-        let grads = (out.clone() * weights).sum().backward();
-        let by_inputs = inputs.map(|input| input.grad(&grads).expect("every input is on the tape"));
-        (out.inner(), by_inputs)
-    };
-    let ((got, got_grads), (expected, expected_grads)) = (run(&fused), run(&tensors));
+    let (got, got_grads) = run(&inputs, &fused);
+    let (expected, expected_grads) = run(&inputs, &tensors);
+    check_by_finite_differences(&inputs, &fused, &got_grads);
+    check_on_threads(&inputs, &fused);
     assert_near(got, expected, "value");
     for (idx, (got, expected)) in got_grads.into_iter().zip(expected_grads).enumerate() {
         assert_near(got, expected, &format!("gradient {idx}"));
