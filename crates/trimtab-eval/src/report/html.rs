@@ -2,46 +2,32 @@
 //!
 //! Every text passes through the template's escaping; nothing of a model's output is ever markup.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::figure::{Figure, series_class};
+use super::page::page;
 use super::shades::shades;
 use super::{Example, ExampleAnswer, Report, figures, numbers};
 use crate::confidence::Interval;
 use crate::frontier::{Frontier, FrontierPoint};
 use crate::kl::KlKind;
 
-const STYLE: &str = include_str!("style.css");
-
 impl Report {
     /// The page.
     pub fn to_html(&self) -> String {
         let frontier = &self.frontier;
         let facts = &frontier.facts;
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { "Reward frontier of " (facts.model) }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    main {
-                        (header(frontier))
-                        (points_table(frontier))
-                        section.figures aria-label="Figures" {
-                            @for shown in figures::figures(frontier) { (figure(&shown)) }
-                            (legend(frontier))
-                        }
-                        (examples(&self.examples, frontier))
-                        (facts_list(frontier))
-                    }
-                }
+        let content = html! {
+            (header(frontier))
+            (points_table(frontier))
+            section.figures aria-label="Figures" {
+                @for shown in figures::figures(frontier) { (figure(&shown)) }
+                (legend(frontier))
             }
+            (examples(&self.examples, frontier))
+            (facts_list(frontier))
         };
-        page.into_string() + "\n"
+        page(&format!("Reward frontier of {}", facts.model), &content)
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::figure::{Curve, Figure, Level, Mark, series_class};
+use super::page::page;
 use super::{files, numbers};
 use crate::confidence::Interval;
 use crate::error::EvalError;
 use crate::kl::KlKind;
-
-const STYLE: &str = include_str!("style.css");
 
 /// Names of figures on the page; procedures beyond them have rows in the table alone.
 const FIGURE_IDS: [&str; 12] = [
@@ -134,41 +133,31 @@ impl InferenceReport {
 
     /// The page: no script, nothing fetched.
     pub fn to_html(&self) -> String {
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { "Inference-time win rates against " (self.reference) }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    main {
-                        header {
-                            h1 { "Win rates at inference, against " (self.reference) }
-                            p.lead {
-                                "Each procedure is applied to the policy and to the reference, and what comes out is compared \
-                                 by reward " code { (self.reward) } ", ties half. Means over " (self.num_prompts)
-                                " prompts; brackets and bars are 95% intervals over prompts. KL is that of the policy, \
-                                 before the procedure."
-                            }
-                        }
-                        (self.table())
-                        section.figures aria-label="Figures" {
-                            @for shown in self.figures() {
-                                figure {
-                                    figcaption { b { (shown.title) } " " (shown.caption) }
-                                    (shown.to_svg())
-                                }
-                            }
-                            (self.legend())
-                        }
-                    }
+        let content = html! {
+            header {
+                h1 { "Win rates at inference, against " (self.reference) }
+                p.lead {
+                    "Each procedure is applied to the policy and to the reference, and what comes out is compared \
+                     by reward " code { (self.reward) } ", ties half. Means over " (self.num_prompts)
+                    " prompts; brackets and bars are 95% intervals over prompts. KL is that of the policy, \
+                     before the procedure."
                 }
             }
+            (self.table())
+            section.figures aria-label="Figures" {
+                @for shown in self.figures() {
+                    figure {
+                        figcaption { b { (shown.title) } " " (shown.caption) }
+                        (shown.to_svg())
+                    }
+                }
+                (self.legend())
+            }
         };
-        page.into_string() + "\n"
+        page(
+            &format!("Inference-time win rates against {}", self.reference),
+            &content,
+        )
     }
 
     /// Lines in order of their first points.

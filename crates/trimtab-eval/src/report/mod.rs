@@ -10,6 +10,7 @@ mod html;
 pub mod inference;
 mod labels;
 mod numbers;
+mod page;
 mod shades;
 mod table;
 pub mod win_rate_lines;

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::figure::{BOTTOM, Curve, Figure, Level, RIGHT, series_class};
 use super::files;
+use super::page::{STYLE, page};
 use crate::error::EvalError;
 
-const STYLE: &str = include_str!("style.css");
 /// Room of the key in the figure, in its units.
 const KEY_WIDTH: f64 = 110.0;
 const KEY_LINE_HEIGHT: f64 = 15.0;
@@ -84,33 +84,20 @@ impl WinRateLines {
 
     /// The page: no script, nothing fetched.
     pub fn to_html(&self) -> String {
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { (self.title) }
-                    style { (PreEscaped(STYLE)) }
+        let content = html! {
+            header {
+                h1 { (self.title) }
+                p.lead { (self.lead) }
+            }
+            section.figures aria-label="Figure" {
+                figure {
+                    figcaption { b { "Win rate against distance." } " One line per transform, from the reference at 0.5." }
+                    (self.figure().to_svg())
                 }
-                body {
-                    main {
-                        header {
-                            h1 { (self.title) }
-                            p.lead { (self.lead) }
-                        }
-                        section.figures aria-label="Figure" {
-                            figure {
-                                figcaption { b { "Win rate against distance." } " One line per transform, from the reference at 0.5." }
-                                (self.figure().to_svg())
-                            }
-                            (self.legend())
-                        }
-                    }
-                }
+                (self.legend())
             }
         };
-        page.into_string() + "\n"
+        page(&self.title, &content)
     }
 
     fn figure(&self) -> Figure {
