@@ -167,7 +167,7 @@ impl Judge<Heads> for PrefixJudge<'_> {
             .sum()
     }
 
-    fn evaluate(&mut self, heads: &Heads) -> Result<Metrics, TrainError> {
+    fn evaluate(&mut self, heads: &Heads, _step: u64) -> Result<Metrics, TrainError> {
         let mut scored = Vec::with_capacity(self.responses.len());
         let mut first = 0;
         while first < self.responses.len() {

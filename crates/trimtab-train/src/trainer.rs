@@ -14,6 +14,7 @@ mod schedule;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -48,6 +49,7 @@ pub fn train<'a, M: Module, B>(
     let plan = StepPlan::new(&*parts.source, config, epochs);
     let mut run = Run {
         module: Some(module),
+        previous: None,
         optimizer: Optimizer::new(config.weight_decay),
         parts,
         config,
@@ -73,6 +75,9 @@ pub fn train<'a, M: Module, B>(
         if let Some(event) = run.step(folder)? {
             flow = on_event(event);
         }
+        if run.step == run.plan.total_steps() && run.parts.source.follows_weights() {
+            run.look(folder)?;
+        }
         if run.stopped.is_some() || run.plan.evaluates_after(run.step) {
             let event = run.evaluate(folder)?;
             run.checkpoint(folder)?;
@@ -94,6 +99,8 @@ struct Best {
 struct Run<'a, M, B> {
     /// Taken only inside the optimiser's update.
     module: Option<M>,
+    /// The weights before the last update, which the numbers of the last step are of.
+    previous: Option<M>,
     optimizer: Optimizer,
     parts: Parts<'a, M, B>,
     config: &'a OptimConfig,
@@ -125,20 +132,8 @@ impl<M: Module, B> Run<'_, M, B> {
     /// One update, or none where the objective says that this is the end.
     fn step(&mut self, folder: &mut RunFolder) -> Result<Option<TrainEvent>, TrainError> {
         let mut gradients = self.gradients()?;
+        let (loss, grad_norm, mut numbers) = self.judge_gradients(&gradients, folder)?;
         let num_items = gradients.num_items.max(1) as f64;
-        let loss = gradients.loss_sum / num_items;
-        let grad_norm = optimizer::norm(self.module(), &gradients.grads) / num_items;
-        for (what, value) in [("the loss", loss), ("the gradient's norm", grad_norm)] {
-            if !value.is_finite() {
-                return Err(self.not_finite(what, &gradients, folder));
-            }
-        }
-        let progress = Progress {
-            step: self.step,
-            epoch: gradients.epoch,
-        };
-        let verdict = self.parts.objective.verdict(progress);
-        let mut numbers = self.follow(verdict, folder)?;
         if self.stopped.is_some() {
             folder.log(self.step, "stop", &numbers)?;
             self.last.extend(numbers);
@@ -150,6 +145,7 @@ impl<M: Module, B> Run<'_, M, B> {
             .map_or(1.0, |limit| (limit / grad_norm).min(1.0));
         let rate = learning_rate(self.config, self.step, self.plan.total_steps());
         let module = self.module.take().expect("the module is back after every update");
+        self.previous = Some(module.clone());
         let factor = clip / num_items;
         self.module = Some(self.optimizer.step(rate, module, &mut gradients.grads, factor));
         self.step += 1;
@@ -171,8 +167,69 @@ impl<M: Module, B> Run<'_, M, B> {
         }))
     }
 
+    /// What the next step would see, for what the last one did; nothing moves.
+    fn look(&mut self, folder: &mut RunFolder) -> Result<(), TrainError> {
+        if self.stopped.is_some() {
+            return Ok(());
+        }
+        let gradients = self.gradients()?;
+        let (_, _, numbers) = self.judge_gradients(&gradients, folder)?;
+        folder.log(self.step, "end", &numbers)?;
+        self.last.extend(numbers);
+        Ok(())
+    }
+
+    /// Loss, the gradient's norm and the objective's numbers, which may end the run.
+    fn judge_gradients(
+        &mut self,
+        gradients: &StepGradients,
+        folder: &RunFolder,
+    ) -> Result<(f64, f64, Metrics), TrainError> {
+        let num_items = gradients.num_items.max(1) as f64;
+        let loss = gradients.loss_sum / num_items;
+        let grad_norm = optimizer::norm(self.module(), &gradients.grads) / num_items;
+        for (what, value) in [("the loss", loss), ("the gradient's norm", grad_norm)] {
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite {
+                    what,
+                    step: self.step + 1,
+                    batch: gradients.batches.clone(),
+                    good: self.keep_good(folder)?,
+                });
+            }
+        }
+        let progress = Progress {
+            step: self.step,
+            epoch: gradients.epoch,
+        };
+        let verdict = self.parts.objective.verdict(progress);
+        let numbers = self.follow(verdict, folder, Self::keep_good)?;
+        Ok((loss, grad_norm, numbers))
+    }
+
+    /// Writes the weights before the last update; what was seen before it was good.
+    fn keep_good(&self, folder: &RunFolder) -> Result<Option<PathBuf>, TrainError> {
+        let Some(previous) = &self.previous else {
+            return Ok(None);
+        };
+        let path = CheckpointNames::in_folder(folder.path()).good;
+        Checkpoint::of_weights(previous, self.step - 1, &self.last).write(&path)?;
+        Ok(Some(path))
+    }
+
+    /// The weights of the evaluation before this one, which are written when it has passed.
+    fn last_evaluated(&self, folder: &RunFolder) -> Result<Option<PathBuf>, TrainError> {
+        let path = CheckpointNames::in_folder(folder.path()).last;
+        Ok(path.exists().then_some(path))
+    }
+
     /// Keeps the weights and ends the run as a verdict says; gives its numbers back.
-    fn follow(&mut self, verdict: Verdict, folder: &RunFolder) -> Result<Metrics, TrainError> {
+    fn follow(
+        &mut self,
+        verdict: Verdict,
+        folder: &RunFolder,
+        good: impl Fn(&Self, &RunFolder) -> Result<Option<PathBuf>, TrainError>,
+    ) -> Result<Metrics, TrainError> {
         let Verdict { metrics, keep, stop } = verdict;
         let names = CheckpointNames::in_folder(folder.path());
         for name in keep {
@@ -186,7 +243,7 @@ impl<M: Module, B> Run<'_, M, B> {
                 return Err(TrainError::Diverged {
                     cause,
                     step: self.step + 1,
-                    checkpoint: last_good(&names),
+                    good: good(self, folder)?,
                 });
             }
         }
@@ -225,21 +282,12 @@ impl<M: Module, B> Run<'_, M, B> {
         })
     }
 
-    fn not_finite(&self, what: &'static str, gradients: &StepGradients, folder: &RunFolder) -> TrainError {
-        TrainError::NotFinite {
-            what,
-            step: self.step + 1,
-            batch: gradients.batches.clone(),
-            checkpoint: last_good(&CheckpointNames::in_folder(folder.path())),
-        }
-    }
-
     fn evaluate(&mut self, folder: &mut RunFolder) -> Result<TrainEvent, TrainError> {
         let module = self
             .module
             .as_ref()
             .expect("the module is back after every update");
-        let metrics = self.parts.judge.evaluate(&module.valid())?;
+        let metrics = self.parts.judge.evaluate(&module.valid(), self.step)?;
         folder.log(self.step, "eval", &metrics)?;
         self.last.extend(metrics.clone());
         let is_best = match (self.parts.judge.selects_by(), &self.best) {
@@ -255,7 +303,7 @@ impl<M: Module, B> Run<'_, M, B> {
             best.write(&CheckpointNames::in_folder(folder.path()).best)?;
         }
         let verdict = self.parts.judge.verdict(&metrics);
-        self.follow(verdict, folder)?;
+        self.follow(verdict, folder, Self::last_evaluated)?;
         Ok(TrainEvent::Evaluated {
             step: self.step,
             metrics,
@@ -331,14 +379,5 @@ impl<M: Module, B> Run<'_, M, B> {
             stopped: self.stopped,
             last: self.last,
         })
-    }
-}
-
-/// The checkpoint to go back to, in words.
-fn last_good(names: &CheckpointNames) -> String {
-    if names.last.exists() {
-        names.last.display().to_string()
-    } else {
-        "none (it was before the first evaluation)".to_owned()
     }
 }

@@ -217,7 +217,7 @@ impl<M, S: States<M>> Judge<M> for ItemJudge<'_, S> {
         self.tasks.iter().map(|task| task.eval.len() as u64).sum()
     }
 
-    fn evaluate(&mut self, module: &M) -> Result<Metrics, TrainError> {
+    fn evaluate(&mut self, module: &M, _step: u64) -> Result<Metrics, TrainError> {
         let mut metrics = Metrics::new();
         let mut mean_loss = 0.0;
         for (task_idx, task) in self.tasks.iter().enumerate() {

@@ -255,7 +255,7 @@ impl Judge<ValueModel> for TokenJudge<'_> {
         self.num_items
     }
 
-    fn evaluate(&mut self, model: &ValueModel) -> Result<Metrics, TrainError> {
+    fn evaluate(&mut self, model: &ValueModel, _step: u64) -> Result<Metrics, TrainError> {
         let mut scored = Vec::new();
         for members in &self.batches {
             self.score(model, members, &mut scored);

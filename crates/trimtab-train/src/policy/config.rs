@@ -42,7 +42,8 @@ pub struct PolicyTrainConfig {
     /// KL of one step's responses is exact for them and still differs by a factor of two from that of the next ones. Given
     /// data: the KL is that of an evaluation's draws, which are always the same. Default 5.
     pub kl_window_steps: usize,
-    /// A KL of one step's responses above this is an explosion, an error (nats per response). Default 200.
+    /// A KL of one step's responses above this is an explosion, an error (nats per response); policies that are
+    /// still of use are far below it. Default 50.
     pub kl_limit_nats: f64,
     /// Weights are kept when the KL first reaches each of these values (nats per response), so that one run gives a
     /// whole frontier. Default none.
@@ -70,7 +71,7 @@ impl Default for PolicyTrainConfig {
             optim: own_optim(),
             kl_stop_nats: None,
             kl_window_steps: 5,
-            kl_limit_nats: 200.0,
+            kl_limit_nats: 50.0,
             keep_at_kl_nats: Vec::new(),
             eval_fraction: 0.1,
             logit_rows: 256,

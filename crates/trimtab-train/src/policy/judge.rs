@@ -28,12 +28,11 @@ pub struct PolicyJudge<'a, M> {
 }
 
 impl<M: PolicyModule> PolicyJudge<'_, M> {
-    fn probe(&mut self, module: &M) -> Result<Metrics, TrainError> {
+    fn probe(&mut self, module: &M, step: u64) -> Result<Metrics, TrainError> {
         let Some(probe) = &mut self.probe else {
             return Ok(Metrics::new());
         };
-        // The same step always: draws of two evaluations differ by the weights alone.
-        let responses = probe.draw(module, 0)?;
+        let responses = probe.look(module, step)?;
         let mut numbers = StepNumbers::default();
         for piece in pieces(units_by_prompt(responses, Advantage::None), self.piece_tokens) {
             let of_piece = numbers_of(module, &self.reference, &piece, self.rows);
@@ -49,8 +48,8 @@ impl<M: PolicyModule> Judge<M> for PolicyJudge<'_, M> {
         held_out.map(|piece| piece.units.len() as u64).sum()
     }
 
-    fn evaluate(&mut self, module: &M) -> Result<Metrics, TrainError> {
-        let mut metrics = self.probe(module)?;
+    fn evaluate(&mut self, module: &M, step: u64) -> Result<Metrics, TrainError> {
+        let mut metrics = self.probe(module, step)?;
         if let Some((batch, loss)) = &mut self.held_out {
             let held_out = loss.evaluate(module, batch);
             metrics.extend(

@@ -79,6 +79,10 @@ pub fn advantages(rewards: &[f64], kind: Advantage, elsewhere: Elsewhere) -> Vec
     }
     let mean = sum / num;
     let variance = rewards.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / num;
+    if !variance.is_normal() {
+        // Differences so small that their squares are none: nothing to tell apart.
+        return vec![0.0; rewards.len()];
+    }
     rewards
         .iter()
         .map(|reward| (reward - mean) / variance.sqrt())

@@ -50,6 +50,19 @@ pub trait PolicyRollouts {
         step: u64,
     ) -> Result<Vec<PolicyResponse>, TrainError>;
 
+    /// Responses to look at and not to learn from, after `step` steps: always those of step 0, so that what two looks show
+    /// differs by the weights alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::rollouts`].
+    fn look(
+        &mut self,
+        weights: Arc<dyn WeightSource>,
+        _step: u64,
+    ) -> Result<Vec<PolicyResponse>, TrainError> {
+        self.rollouts(weights, 0)
+    }
+
     /// What besides weights and step decides the responses (prompts, reward, sampler), as a text or hash: a run goes on
     /// only with the same.
     fn identity(&self) -> String {
@@ -82,8 +95,8 @@ pub enum PolicyData<'a> {
 pub struct TrainedPolicy {
     /// The decoder; [`Self::weights`] is what the engine runs and what files are written from.
     pub decoder: Decoder,
-    /// The last of every number that a step or an evaluation gave. `kl_nats` is of one step's responses, `kl_mean_nats`
-    /// over `kl_window_steps`.
+    /// The last of every number that a step or an evaluation gave. `kl_nats` is of one round of these weights' own
+    /// responses, `kl_mean_nats` over `kl_window_steps`, of earlier weights too.
     pub metrics: Metrics,
     /// Optimiser steps that made these weights.
     pub step: u64,
@@ -343,6 +356,12 @@ impl DrawResponses<Decoder> for DecoderDraws<'_> {
     fn draw(&mut self, policy: &Decoder, step: u64) -> Result<Vec<PolicyResponse>, TrainError> {
         let weights = policy.trained_weights(Arc::clone(&self.base.weights));
         let responses = self.rollouts.rollouts(Arc::new(weights), step)?;
+        super::given::usable(responses, &self.base.config, &mut self.skipped)
+    }
+
+    fn look(&mut self, policy: &Decoder, step: u64) -> Result<Vec<PolicyResponse>, TrainError> {
+        let weights = policy.trained_weights(Arc::clone(&self.base.weights));
+        let responses = self.rollouts.look(Arc::new(weights), step)?;
         super::given::usable(responses, &self.base.config, &mut self.skipped)
     }
 }

@@ -27,6 +27,15 @@ pub trait DrawResponses<M> {
     /// # Errors
     /// What drawing or rewarding may say.
     fn draw(&mut self, module: &M, step: u64) -> Result<Vec<PolicyResponse>, TrainError>;
+
+    /// Responses to look at and not to learn from, after so many steps: always those of step 0, so that what two looks show
+    /// differs by the weights alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::draw`].
+    fn look(&mut self, module: &M, _step: u64) -> Result<Vec<PolicyResponse>, TrainError> {
+        self.draw(module, 0)
+    }
 }
 
 /// Responses by prompt, each with its advantage among those of its prompt.
@@ -181,6 +190,10 @@ impl<M> WeightedSource<M> for OnPolicySource<'_, M> {
 
     fn num_batches(&self, _epoch: u64) -> usize {
         self.num_steps()
+    }
+
+    fn follows_weights(&self) -> bool {
+        true
     }
 
     fn num_items(&self) -> u64 {

@@ -25,6 +25,8 @@ pub struct CheckpointNames {
     pub last: PathBuf,
     /// The best weights so far.
     pub best: PathBuf,
+    /// The last good weights of a run that went wrong.
+    pub good: PathBuf,
     /// Folder of weights that were kept on the way.
     kept: PathBuf,
 }
@@ -36,6 +38,7 @@ impl CheckpointNames {
         Self {
             last: folder.join("last.safetensors"),
             best: folder.join("best.safetensors"),
+            good: folder.join("good.safetensors"),
             kept: folder.join("kept"),
         }
     }

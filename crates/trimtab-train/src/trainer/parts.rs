@@ -97,6 +97,11 @@ pub trait WeightedSource<M> {
     /// Batches of one epoch, known before anything is drawn.
     fn num_batches(&self, epoch: u64) -> usize;
 
+    /// Whether batches depend on the weights: then what the last update did is seen in one more batch only.
+    fn follows_weights(&self) -> bool {
+        false
+    }
+
     /// Items of one epoch.
     fn num_items(&self) -> u64;
 
@@ -158,11 +163,11 @@ pub trait Judge<M> {
     /// Items it looks at.
     fn num_items(&self) -> u64;
 
-    /// The numbers of these weights.
+    /// The numbers of these weights, which so many optimiser steps made.
     ///
     /// # Errors
     /// What reading the data may say.
-    fn evaluate(&mut self, module: &M) -> Result<Metrics, TrainError>;
+    fn evaluate(&mut self, module: &M, step: u64) -> Result<Metrics, TrainError>;
 
     /// The number among them that chooses the best weights; smaller is better. None keeps the last weights.
     fn selects_by(&self) -> Option<&'static str>;

@@ -147,7 +147,7 @@ impl Judge<Heads> for NoJudge {
         0
     }
 
-    fn evaluate(&mut self, _: &Heads) -> Result<Metrics, TrainError> {
+    fn evaluate(&mut self, _: &Heads, _: u64) -> Result<Metrics, TrainError> {
         Ok(Metrics::new())
     }
 

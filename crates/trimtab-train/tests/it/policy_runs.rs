@@ -19,6 +19,7 @@ use trimtab_train::policy::{
     PolicyRollouts, PolicyTrainConfig, PreferenceTokens, TrainedPolicy, kept_policies, load_kept,
     measured_kl, train_policy,
 };
+use trimtab_train::trainer::Checkpoint;
 use trimtab_train::{OptimConfig, RunDir, Schedule, TrainError, TrainEvent};
 
 use crate::decoder::engine_output;
@@ -196,8 +197,8 @@ fn an_on_policy_run_that_stops_within_a_round_ends_in_the_same_bytes() {
             "{name}"
         );
     }
-    // One empty response in each of six rounds.
-    assert_eq!(expected.skipped.get("empty response"), Some(&6));
+    // One empty response in each of six rounds, and in the one that looks at the last weights.
+    assert_eq!(expected.skipped.get("empty response"), Some(&7));
 }
 
 #[test]
@@ -274,10 +275,38 @@ fn a_kl_that_is_reached_ends_the_run_and_one_that_explodes_is_an_error() {
         .unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, TrainError::Diverged { .. }), "{text}");
+    // What was last seen below the limit is kept, and is not what the policy began with.
+    let good = Checkpoint::read(error.last_good().unwrap()).unwrap();
     assert!(
-        text.contains("kl_limit_nats") && text.contains("checkpoint"),
+        text.contains("kl_limit_nats") && text.contains("good.safetensors"),
         "{text}"
     );
+    let kl = good.metrics["kl_nats"];
+    assert!(
+        good.step > 0 && kl > 0.0 && kl <= 0.1,
+        "step {}, KL {kl}",
+        good.step
+    );
+    let loaded = load_kept(&config, &base(), error.last_good().unwrap()).unwrap();
+    assert_ne!(log_probs(&loaded, &[3, 4]), log_probs(&base().weights, &[3, 4]));
+}
+
+#[test]
+fn what_the_last_update_did_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = PolicyTrainConfig {
+        epochs: 1,
+        steps_per_round: 1,
+        passes_per_round: 1,
+        ..config()
+    };
+    config.optim.learning_rate = 0.3;
+    let policy = on_policy(&config, &folder.path().join("far"), None).unwrap();
+    // The only step's responses are those of the reference, whose KL is 0.
+    assert!(policy.metrics["kl_nats"] > 0.1, "{:?}", policy.metrics);
+    config.kl_limit_nats = policy.metrics["kl_nats"] / 2.0;
+    let error = on_policy(&config, &folder.path().join("too_far"), None).map(|policy| policy.step);
+    assert!(matches!(error, Err(TrainError::Diverged { .. })), "{error:?}");
 }
 
 fn given(objective: PolicyObjective, depth: PolicyDepth) -> PolicyTrainConfig {
