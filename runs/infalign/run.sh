@@ -7,7 +7,7 @@
 #
 # i1, i3 and i4: stories15M and a sentiment reward on its own states, learned from labelled reviews, see
 # imdb_sentiment_stories.toml. Policies are trained on 80 openings; 40 others measure them.
-# i2: SmolLM2-135M with adapters and a harmlessness reward from HH-RLHF, see hh_reward.toml.
+# i2: SmolLM2-135M with adapters and a harmlessness reward from HH-RLHF, see runs/hh_reward.toml.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 trimtab="${TRIMTAB:-${CARGO_TARGET_DIR:-target}/release/trimtab}"
@@ -55,7 +55,7 @@ i1() {
 
 i2() {
   local runs=(i2_raw i2_identity i2_ctrl_bon4 i2_ctrl_won4 i2_bon_distillation) policies
-  "$trimtab" train reward "$here/hh_reward.toml" --out "$out/hh_reward"
+  "$trimtab" train reward runs/hh_reward.toml --out "$out/hh_reward"
   align "${runs[@]}"
   mapfile -t policies < <(policies "${runs[@]}")
   "$trimtab" eval winrate --policy "${policies[@]}" --reference smollm2-135m-instruct --procedure bon:4,won:4,sample \

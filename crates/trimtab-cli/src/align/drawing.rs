@@ -33,10 +33,12 @@ impl Drawing {
         let calibration = prepared.calibration.as_ref();
         let calibration = calibration.map(|(folder, _)| folder.manifest.content_sha256());
         let facts = [
-            ("prompts", prompts_sha256(&prepared.prompts)),
+            ("prompts", prompts_sha256(&prepared.prompts)?),
+            ("procedure", config.procedure.to_string()),
             ("end of responses", stop_rules(&prepared.prompts)?),
             ("precision", config.precision.clone()),
             ("reward", reward(&config.reward, &prepared.reward_heads_sha256)),
+            ("watch", serde_json::to_string(&config.watch)?),
             (
                 "transform",
                 transform.map_or_else(|| RAW.to_owned(), transform_text),
@@ -91,15 +93,13 @@ impl Drawing {
     }
 }
 
-fn prompts_sha256(prompts: &[Job]) -> String {
+/// Of all that rewards see of them, too: text and record.
+fn prompts_sha256(prompts: &[Job]) -> Result<String> {
     let mut hash = Sha256::new();
     for job in prompts {
-        hash.update((job.token_ids.len() as u64).to_le_bytes());
-        job.token_ids
-            .iter()
-            .for_each(|id| hash.update(id.0.to_le_bytes()));
+        hash.update(serde_json::to_vec(&(&job.token_ids, &job.prompt, &job.record))?);
     }
-    hex::encode(hash.finalize())
+    Ok(hex::encode(hash.finalize()))
 }
 
 fn stop_rules(prompts: &[Job]) -> Result<String> {

@@ -7,13 +7,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use trimtab_model::load::WeightSource;
 use trimtab_store::SourcePolicy;
-use trimtab_train::policy::{TrainedPolicy, load_kept, measured_kl};
+use trimtab_train::TrainError;
+use trimtab_train::policy::{KeptPolicy, PolicyObjective, TrainedPolicy, kept_policies, load_kept};
+use trimtab_train::trainer::Checkpoint;
 
 use super::config::{AlignConfig, OneRun, RAW};
 use super::prepare::Prepared;
 use super::report::{KeptReport, RunReport};
 use super::watch::Watched;
-use crate::policy_card::{CARD_VERSION, PolicyCard, TunedFrom};
+use crate::policy_card::{CARD_VERSION, PolicyCard, TrainedOn, TunedFrom};
 use crate::resolve::{fetch, open_store};
 
 /// A run that is over.
@@ -39,8 +41,69 @@ impl Finish<'_> {
         trained: &TrainedPolicy,
         watched: Option<(Watched, Watched)>,
     ) -> Result<RunReport> {
-        let mut kept = Vec::with_capacity(trained.kept.len());
-        for policy in &trained.kept {
+        let kept = self.kept(&trained.kept)?;
+        let finite = self.last_metrics(trained)?;
+        let reached = Reached {
+            step: trained.step,
+            // Of these weights' own responses; a mean over steps is of earlier weights too.
+            kl_nats: finite.get("kl_nats").copied(),
+            stopped: trained.stopped.clone(),
+            metrics: &finite,
+        };
+        let weights = trained.weights();
+        let card = self.write(weights.as_ref(), self.out, &reached)?;
+        let (file, formats) = (&self.prepared.file, &self.prepared.formats);
+        let others = formats.write_others(file, weights.as_ref(), self.out)?;
+        Ok(RunReport {
+            policy: self.out.display().to_string(),
+            card,
+            others: others.iter().map(|path| path.display().to_string()).collect(),
+            kept,
+            watched,
+        })
+    }
+
+    /// Writes what was good of a run that went wrong: the policy before it did, and those that were kept. The error goes on,
+    /// with where they are.
+    pub(super) fn what_was_good(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(good) = error.downcast_ref::<TrainError>().and_then(TrainError::last_good) else {
+            return error;
+        };
+        let written = self.good(good, &error).and_then(|()| {
+            let kept = self.kept(&kept_policies(self.out)?)?;
+            Ok(kept.into_iter().map(|kept| kept.policy).collect::<Vec<_>>())
+        });
+        match written {
+            Ok(kept) => {
+                let mut all = vec![self.out.display().to_string()];
+                all.extend(kept);
+                error.context(format!("what was good is written: {}", all.join(", ")))
+            }
+            Err(second) => error.context(format!("what was good could not be written: {second:#}")),
+        }
+    }
+
+    fn good(&self, path: &Path, error: &anyhow::Error) -> Result<()> {
+        let weights = load_kept(&self.run.training, &self.prepared.base, path)?;
+        let checkpoint = Checkpoint::read(path)?;
+        let numbers = checkpoint
+            .metrics
+            .into_iter()
+            .filter(|(_, value)| value.is_finite());
+        let finite: BTreeMap<String, f64> = numbers.collect();
+        let reached = Reached {
+            step: checkpoint.step,
+            kl_nats: finite.get("kl_nats").copied(),
+            stopped: Some(error.to_string()),
+            metrics: &finite,
+        };
+        self.write(weights.as_ref(), self.out, &reached)?;
+        Ok(())
+    }
+
+    fn kept(&self, policies: &[KeptPolicy]) -> Result<Vec<KeptReport>> {
+        let mut kept = Vec::with_capacity(policies.len());
+        for policy in policies {
             let folder = self.out.join(format!("kl_{}", policy.target_kl_nats));
             let weights = load_kept(&self.run.training, &self.prepared.base, &policy.path)?;
             let reached = Reached {
@@ -57,24 +120,7 @@ impl Finish<'_> {
                 step: policy.step,
             });
         }
-        let finite = self.last_metrics(trained)?;
-        let reached = Reached {
-            step: trained.step,
-            kl_nats: measured_kl(&finite),
-            stopped: trained.stopped.clone(),
-            metrics: &finite,
-        };
-        let weights = trained.weights();
-        let card = self.write(weights.as_ref(), self.out, &reached)?;
-        let (file, formats) = (&self.prepared.file, &self.prepared.formats);
-        let others = formats.write_others(file, weights.as_ref(), self.out)?;
-        Ok(RunReport {
-            policy: self.out.display().to_string(),
-            card,
-            others: others.iter().map(|path| path.display().to_string()).collect(),
-            kept,
-            watched,
-        })
+        Ok(kept)
     }
 
     /// The last numbers; of a run that was over before they stand in the card that it left.
@@ -135,6 +181,16 @@ impl Finish<'_> {
             procedure: config.procedure.to_string(),
             objective: run.training.objective.name().to_owned(),
             beta: run.beta,
+            advantage: match run.training.objective {
+                PolicyObjective::Rl { advantage, .. } => Some(advantage),
+                _ => None,
+            },
+            interpolated: prepared
+                .calibration
+                .as_ref()
+                .and(run.transform.as_ref())
+                .map(|_| config.calibration.interpolated),
+            trained_on: Some(trained_on(config, prepared.prompts.len())),
             kl_nats: reached.kl_nats,
             stopped: reached.stopped.clone(),
             step: reached.step,
@@ -147,5 +203,22 @@ impl Finish<'_> {
             metrics: reached.metrics.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+/// What an evaluation takes from the card where it is told nothing.
+fn trained_on(config: &AlignConfig, num_taken: usize) -> TrainedOn {
+    TrainedOn {
+        prompts: config.prompts.clone(),
+        skip: config.skip,
+        num_prompts: config.num_prompts,
+        num_taken: num_taken as u64,
+        dialogue: config.dialogue,
+        drop_long: config.drop_long,
+        raw: config.raw,
+        system: config.system.clone(),
+        stop: config.stop.clone(),
+        max_new_tokens: config.max_new_tokens,
+        precision: config.precision.clone(),
     }
 }

@@ -94,7 +94,14 @@ fn table(first: &Watched, last: &Watched) -> String {
         .load_style(presets::NOTHING)
         .set_header(["responses of the policy", "first round", "last round"]);
     let mut row = |name: &str, first: f64, last: f64| {
-        table.add_row([name.to_owned(), format!("{first:.4}"), format!("{last:.4}")]);
+        let shown = |value: f64| {
+            if value.is_nan() {
+                "-".to_owned()
+            } else {
+                format!("{value:.4}")
+            }
+        };
+        table.add_row([name.to_owned(), shown(first), shown(last)]);
     };
     row("reward", first.reward, last.reward);
     if let Some((first, last)) = first.calibrated_reward.zip(last.calibrated_reward) {

@@ -71,6 +71,27 @@ impl Rewarding<'_> {
     /// # Errors
     /// A prompt that was not calibrated.
     pub(super) fn of(&self, key: u64, reward: f64) -> Result<Rewarded> {
+        self.among(key, reward, ReferenceQuantiles::calibrated_reward)
+    }
+
+    /// The numbers of one of the calibration's own samples, among the others of its prompt: among all it would tie with
+    /// itself, and no sample could reach 1.
+    ///
+    /// # Errors
+    /// A prompt that was not calibrated.
+    pub(super) fn of_sample(&self, key: u64, reward: f64) -> Result<Rewarded> {
+        self.among(key, reward, |of_prompt, reward| {
+            let alone = || of_prompt.calibrated_reward(reward);
+            of_prompt.calibrated_left_out(reward).unwrap_or_else(alone)
+        })
+    }
+
+    fn among(
+        &self,
+        key: u64,
+        reward: f64,
+        calibrated: impl Fn(&ReferenceQuantiles, f64) -> f64,
+    ) -> Result<Rewarded> {
         let Self::Calibrated {
             quantiles,
             transform,
@@ -89,7 +110,7 @@ impl Rewarding<'_> {
         let calibrated_reward = if *interpolated {
             of_prompt.interpolated(reward)
         } else {
-            of_prompt.calibrated_reward(reward)
+            calibrated(of_prompt, reward)
         };
         Ok(Rewarded {
             calibrated_reward: Some(calibrated_reward),

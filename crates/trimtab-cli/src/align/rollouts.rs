@@ -56,9 +56,12 @@ impl PolicyRollouts for EngineRollouts<'_> {
         weights: Arc<dyn WeightSource>,
         step: u64,
     ) -> Result<Vec<PolicyResponse>, TrainError> {
-        self.round(weights, step).map_err(|error| TrainError::BadData {
-            problem: format!("drawing responses at step {step}: {error:#}"),
-        })
+        self.round(weights, step).map_err(|error| not_drawn(step, &error))
+    }
+
+    fn look(&mut self, weights: Arc<dyn WeightSource>, step: u64) -> Result<Vec<PolicyResponse>, TrainError> {
+        self.drawn(weights, (0, step))
+            .map_err(|error| not_drawn(step, &error))
     }
 
     fn identity(&self) -> String {
@@ -66,12 +69,35 @@ impl PolicyRollouts for EngineRollouts<'_> {
     }
 }
 
+fn not_drawn(step: u64, error: &anyhow::Error) -> TrainError {
+    TrainError::BadData {
+        problem: format!("drawing responses at step {step}: {error:#}"),
+    }
+}
+
 impl EngineRollouts<'_> {
+    /// Watches a round of the reference's own, which later ones are compared with, where the run does not begin with one.
+    pub(super) fn watch_reference(&mut self, weights: Arc<dyn WeightSource>) -> Result<()> {
+        if self.log.ends().is_none() {
+            self.drawn(weights, (0, 0))?;
+        }
+        Ok(())
+    }
+
     fn round(&mut self, weights: Arc<dyn WeightSource>, step: u64) -> Result<Vec<PolicyResponse>> {
         let round = (&self.plan, step);
         if let Some(responses) = self.warm_start.round(round, self.prompts, &self.rewarding)? {
             return Ok(responses);
         }
+        self.drawn(weights, (step, step))
+    }
+
+    /// The round before `step`, watched as what `seen_at` steps made.
+    fn drawn(
+        &mut self,
+        weights: Arc<dyn WeightSource>,
+        (step, seen_at): (u64, u64),
+    ) -> Result<Vec<PolicyResponse>> {
         let policy = self.base.with_weights(weights)?;
         let chosen = self.plan.prompts(self.prompts.len(), step);
         let jobs: Vec<Job> = chosen.iter().map(|&idx| self.job(idx, step)).collect();
@@ -94,7 +120,7 @@ impl EngineRollouts<'_> {
             .zip(&keys)
             .map(|(row, &key)| self.rewarding.of(key, row.rewards[name]))
             .collect::<Result<_>>()?;
-        self.log.keep(Watched::of(step, name, &rows, &rewarded))?;
+        self.log.keep(Watched::of(seen_at, name, &rows, &rewarded))?;
         let drawn = drawn.into_iter().flatten().zip(rewarded);
         let response =
             |((row, key), (candidate, rewarded)): ((Rollout, u64), (Candidate, Rewarded))| PolicyResponse {

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use trimtab_train::policy::{PolicyData, PolicyObjective, TrainedPolicy, train_policy};
@@ -106,13 +107,17 @@ fn one_run(
         identity: drawing.identity(),
         log: WatchLog::open(out)?,
     };
-    let trained = optimise(config, prepared, (run, &run_dir), &mut rollouts)?;
+    if !is_on_policy || warm_rounds > 0 {
+        rollouts.watch_reference(Arc::clone(&prepared.base.weights))?;
+    }
     let finish = Finish {
         config,
         prepared,
         run,
         out,
     };
+    let trained = optimise(config, prepared, (run, &run_dir), &mut rollouts)
+        .map_err(|error| finish.what_was_good(error))?;
     finish.policies(&trained, rollouts.log.ends())
 }
 

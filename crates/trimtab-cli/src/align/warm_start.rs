@@ -97,7 +97,7 @@ impl WarmStart {
                     key,
                     prompt_token_ids: prompt.iter().map(|id| id.0).collect(),
                     token_ids: token_ids.clone(),
-                    reward: rewarding.of(key, *reward)?.trained_reward,
+                    reward: rewarding.of_sample(key, *reward)?.trained_reward,
                     weight: 1.0,
                     is_of_reference: true,
                     ..PolicyResponse::default()

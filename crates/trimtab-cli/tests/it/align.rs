@@ -261,6 +261,37 @@ fn a_policy_is_trained_resumed_and_opened() {
 }
 
 #[test]
+fn what_was_good_before_a_kl_exploded_is_a_policy() {
+    let (world, _) = calibrated("length");
+    let train =
+        "kl_limit_nats = 1.0\noptim = { learning_rate = 3e-3, batch_len = 256, warmup_fraction = 0.0 }";
+    let config = align_config(&world, "far.toml", "transform = \"raw\"\nbeta = [0.01]", train);
+    let text = std::fs::read_to_string(&config).unwrap();
+    world.write("far.toml", &text.replace("epochs = 2", "epochs = 40"));
+    fails(
+        &world,
+        &format!("train align {config}"),
+        &[
+            "above kl_limit_nats = 1",
+            "lower learning_rate",
+            "good.safetensors",
+            "what was good is written: ",
+        ],
+    );
+    let card = std::fs::read_to_string(world.path("far/policy_card.json")).unwrap();
+    let card: Value = serde_json::from_str(&card).unwrap();
+    assert!(
+        card["stopped"].as_str().unwrap().contains("kl_limit_nats"),
+        "{card}"
+    );
+    assert!(card["step"].as_u64().unwrap() > 0, "{card}");
+    let kl = card["kl_nats"].as_f64().unwrap();
+    assert!(kl > 0.0 && kl <= 1.0, "{card}");
+    let answer = json(&world, "generate hello --model far -n 5 --json");
+    assert_eq!(answer["model_sha256"], card["weights_sha256"]);
+}
+
+#[test]
 fn betas_are_runs_and_objectives_are_values() {
     let (world, _) = calibrated("length");
     let train = "optim = { learning_rate = 1e-3, batch_len = 256 }";
@@ -317,12 +348,13 @@ fn a_warm_start_draws_nothing_and_uses_each_sample_once() {
     };
     let warm = config("warm.toml", 1, "beta = [0.1]", 4);
     ok(&world, &format!("train align {warm}"));
-    // The second round alone was drawn; the KL is the policy's only there.
+    // Drawn are the reference's round that others are compared with, the second round, and one that looks at the last weights;
+    // the KL of the first step is not the policy's.
     let drawn: Vec<u64> = lines("warm", "watch.jsonl")
         .iter()
         .map(|row| row["step"].as_u64().unwrap())
         .collect();
-    assert_eq!(drawn, [1]);
+    assert_eq!(drawn, [0, 1, 2]);
     let rows: Vec<Value> = lines("warm", "metrics.jsonl")
         .into_iter()
         .filter(|row| row["kind"] == "train")
@@ -517,12 +549,6 @@ fn what_cannot_be_is_refused_in_words() {
     align("beta = [-1.0]", "", &["beta"]);
     align("transform = \"table:none.txt\"", "", &["none.txt"]);
     align("reward2 = 1", "", &["reward2"]);
-    // A KL that explodes is an error that names its cause; what was good is kept.
-    align(
-        "transform = \"raw\"\nbeta = [0.0]",
-        "optim = { learning_rate = 5.0, batch_len = 256, warmup_fraction = 0.0 }\nkl_limit_nats = 0.001",
-        &["checkpoint"],
-    );
     // Nothing tells responses apart, so that there is no pair to learn from.
     let config = world.write(
         "none.toml",
