@@ -203,7 +203,7 @@ impl<M: Module, B> Run<'_, M, B> {
             epoch: gradients.epoch,
         };
         let verdict = self.parts.objective.verdict(progress);
-        let numbers = self.follow(verdict, folder, Self::keep_good)?;
+        let numbers = self.follow(verdict, folder, |run| run.keep_good(folder))?;
         Ok((loss, grad_norm, numbers))
     }
 
@@ -217,18 +217,12 @@ impl<M: Module, B> Run<'_, M, B> {
         Ok(Some(path))
     }
 
-    /// The weights of the evaluation before this one, which are written when it has passed.
-    fn last_evaluated(&self, folder: &RunFolder) -> Result<Option<PathBuf>, TrainError> {
-        let path = CheckpointNames::in_folder(folder.path()).last;
-        Ok(path.exists().then_some(path))
-    }
-
     /// Keeps the weights and ends the run as a verdict says; gives its numbers back.
     fn follow(
         &mut self,
         verdict: Verdict,
         folder: &RunFolder,
-        good: impl Fn(&Self, &RunFolder) -> Result<Option<PathBuf>, TrainError>,
+        good: impl FnOnce(&Self) -> Result<Option<PathBuf>, TrainError>,
     ) -> Result<Metrics, TrainError> {
         let Verdict { metrics, keep, stop } = verdict;
         let names = CheckpointNames::in_folder(folder.path());
@@ -243,7 +237,7 @@ impl<M: Module, B> Run<'_, M, B> {
                 return Err(TrainError::Diverged {
                     cause,
                     step: self.step + 1,
-                    good: good(self, folder)?,
+                    good: good(self)?,
                 });
             }
         }
@@ -303,7 +297,7 @@ impl<M: Module, B> Run<'_, M, B> {
             best.write(&CheckpointNames::in_folder(folder.path()).best)?;
         }
         let verdict = self.parts.judge.verdict(&metrics);
-        self.follow(verdict, folder, Self::last_evaluated)?;
+        self.follow(verdict, folder, |_| Ok(last_evaluated(folder)))?;
         Ok(TrainEvent::Evaluated {
             step: self.step,
             metrics,
@@ -380,4 +374,10 @@ impl<M: Module, B> Run<'_, M, B> {
             last: self.last,
         })
     }
+}
+
+/// The weights of the evaluation before this one, which are written when it has passed.
+fn last_evaluated(folder: &RunFolder) -> Option<PathBuf> {
+    let path = CheckpointNames::in_folder(folder.path()).last;
+    path.exists().then_some(path)
 }
