@@ -18,6 +18,8 @@ enum Ticks {
     Every(f64),
     /// At 1, 2 and 5 times powers of ten, on a logarithmic axis.
     Decades,
+    /// At powers of two, on a logarithmic axis.
+    Doublings,
 }
 
 /// Ranges that span less than this factor are shown on linear axes, where they have more ticks.
@@ -27,18 +29,29 @@ impl Axis {
     /// A logarithmic axis that shows all of `values` with a margin; a linear one from zero where some value is not
     /// positive or all are near to each other.
     pub(super) fn log_fitting(values: impl Iterator<Item = f64> + Clone, page: (f64, f64)) -> Self {
-        let ends = values.clone().filter(|value| value.is_finite());
-        let (lo, hi) = ends.fold((f64::INFINITY, 0.0_f64), |(lo, hi), value| {
-            (lo.min(value), hi.max(value))
-        });
+        let (lo, hi) = positive_ends(values.clone());
         if lo <= 0.0 || hi / lo < MIN_LOG_RANGE || lo > hi {
             return Self::fitting(values.chain([0.0]), (0.0, f64::INFINITY), page);
         }
+        Self::logarithmic((lo, hi), Ticks::Decades, page)
+    }
+
+    /// A logarithmic axis with ticks at powers of two; a linear one where fewer than two of these lie among the values.
+    pub(super) fn doublings(values: impl Iterator<Item = f64> + Clone, page: (f64, f64)) -> Self {
+        let (lo, hi) = positive_ends(values.clone());
+        if lo <= 0.0 || lo > hi || hi.log2().floor() - lo.log2().ceil() < 1.0 {
+            return Self::fitting(values, (f64::NEG_INFINITY, f64::INFINITY), page);
+        }
+        Self::logarithmic((lo, hi), Ticks::Doublings, page)
+    }
+
+    /// Between two positive numbers, with a margin.
+    fn logarithmic((lo, hi): (f64, f64), ticks: Ticks, page: (f64, f64)) -> Self {
         let margin = (hi / lo).ln() * 0.06;
         Self {
             lo: lo.ln() - margin,
             hi: hi.ln() + margin,
-            ticks: Ticks::Decades,
+            ticks,
             page_start: page.0,
             page_end: page.1,
         }
@@ -78,7 +91,7 @@ impl Axis {
     pub(super) fn at(&self, value: f64) -> f64 {
         let value = match self.ticks {
             Ticks::Every(_) => value,
-            Ticks::Decades => value.ln(),
+            Ticks::Decades | Ticks::Doublings => value.ln(),
         };
         let share = (value - self.lo) / (self.hi - self.lo);
         self.page_start + share.clamp(0.0, 1.0) * (self.page_end - self.page_start)
@@ -89,6 +102,7 @@ impl Axis {
         match self.ticks {
             Ticks::Every(step) => self.linear_ticks(step),
             Ticks::Decades => self.decade_ticks(),
+            Ticks::Doublings => self.doubling_ticks(),
         }
     }
 
@@ -114,6 +128,22 @@ impl Axis {
             .map(|value| (value, value.to_string()))
             .collect()
     }
+
+    fn doubling_ticks(&self) -> Vec<(f64, String)> {
+        let exponent = |end: f64| end / std::f64::consts::LN_2;
+        (exponent(self.lo).ceil() as i32..=exponent(self.hi).floor() as i32)
+            .map(|exponent| 2.0_f64.powi(exponent))
+            .map(|value| (value, value.to_string()))
+            .collect()
+    }
+}
+
+/// The least and the greatest of the finite values, for an axis of positive ones.
+fn positive_ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let finite = values.filter(|value| value.is_finite());
+    finite.fold((f64::INFINITY, 0.0_f64), |(lo, hi), value| {
+        (lo.min(value), hi.max(value))
+    })
 }
 
 /// The text with a proper minus sign in place of a hyphen.
@@ -171,6 +201,21 @@ mod tests {
         assert!(Axis::log_fitting(std::iter::empty(), (0.0, 100.0)).ticks().len() >= 2);
         let axis = Axis::log_fitting([1.0, 100.0].into_iter(), (0.0, 100.0));
         assert!((axis.at(10.0) - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn counts_that_double_have_even_distances() {
+        let check = |values: &[f64], expect: &str| {
+            let axis = Axis::doublings(values.iter().copied(), (0.0, 100.0));
+            let texts: Vec<String> = axis.ticks().into_iter().map(|(_, text)| text).collect();
+            assert_eq!(texts.join(" "), expect);
+        };
+        check(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0], "1 2 4 8 16 32");
+        check(&[2.0, 3.0, 5.0], "2 4");
+        check(&[5.0, 6.0, 7.0], "5.0 5.5 6.0 6.5 7.0");
+        let axis = Axis::doublings([1.0, 16.0].into_iter(), (0.0, 100.0));
+        assert!((axis.at(4.0) - 50.0).abs() < 1e-9);
+        assert!(Axis::doublings(std::iter::empty(), (0.0, 100.0)).ticks().len() >= 2);
     }
 
     #[test]

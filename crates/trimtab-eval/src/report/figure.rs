@@ -55,6 +55,8 @@ pub(super) enum Level {
     Free,
     /// A positive quantity of which ratios matter.
     Log,
+    /// A count that is doubled from point to point.
+    Doublings,
     /// Names, in even distances; `x` is the place among them.
     Categories(Vec<String>),
 }
@@ -62,7 +64,7 @@ pub(super) enum Level {
 /// A figure.
 pub(super) struct Figure {
     /// Unique on the page; names the title for screen readers.
-    pub(super) id: &'static str,
+    pub(super) id: String,
     /// What a reader who does not see it should know.
     pub(super) description: String,
     /// First words of the caption.
@@ -118,6 +120,7 @@ impl Figure {
             Level::FromZero => Axis::fitting(xs.chain([0.0]), (0.0, f64::INFINITY), page),
             Level::Free => Axis::fitting(xs, (f64::NEG_INFINITY, f64::INFINITY), page),
             Level::Log => Axis::log_fitting(xs, page),
+            Level::Doublings => Axis::doublings(xs, page),
             Level::Categories(names) => {
                 let all = [0.0, names.len().saturating_sub(1) as f64];
                 Axis::fitting(all.into_iter(), (f64::NEG_INFINITY, f64::INFINITY), page)

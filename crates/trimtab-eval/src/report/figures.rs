@@ -41,7 +41,7 @@ fn reward_by_kl(frontier: &Frontier) -> Figure {
     });
     with_lines(
         Figure {
-            id: "reward-by-kl",
+            id: "reward-by-kl".to_owned(),
             description: format!("Mean reward {} against KL in nats, by method", facts.reward),
             title: "Reward against distance.",
             caption: with_intervals(
@@ -75,7 +75,7 @@ fn win_rate_by_kl(frontier: &Frontier) -> Figure {
     });
     with_lines(
         Figure {
-            id: "win-rate-by-kl",
+            id: "win-rate-by-kl".to_owned(),
             description: "Win rate against the reference, against KL in nats, by method".to_owned(),
             title: "Win rate against distance.",
             caption: with_intervals(
@@ -100,7 +100,7 @@ fn win_rate_by_tokens(frontier: &Frontier) -> Figure {
     });
     with_lines(
         Figure {
-            id: "win-rate-by-tokens",
+            id: "win-rate-by-tokens".to_owned(),
             description: "Win rate against the reference, against tokens drawn for an answer, by method"
                 .to_owned(),
             title: "Win rate against cost.",
@@ -130,7 +130,7 @@ fn reward_by_tokens(frontier: &Frontier) -> Figure {
     });
     with_lines(
         Figure {
-            id: "reward-by-tokens",
+            id: "reward-by-tokens".to_owned(),
             description: format!(
                 "Mean reward {} against tokens drawn for an answer, by method",
                 facts.reward
@@ -159,13 +159,12 @@ fn reward_by_tokens(frontier: &Frontier) -> Figure {
 
 /// The run's reward against each of its further rewards.
 fn trade_offs(frontier: &Frontier) -> Vec<Figure> {
-    const IDS: [&str; 3] = ["trade-off-1", "trade-off-2", "trade-off-3"];
     let facts = &frontier.facts;
     let further = frontier
         .points
         .first()
         .map_or(&[][..], |point| &point.rewards_also);
-    let of_reward = |(idx, (id, other)): (usize, (&'static str, &NamedMean))| {
+    let of_reward = |(idx, other): (usize, &NamedMean)| {
         let place = move |point: &FrontierPoint, mark: Mark| {
             let other = point.rewards_also.get(idx)?;
             Some(Mark {
@@ -177,7 +176,7 @@ fn trade_offs(frontier: &Frontier) -> Vec<Figure> {
             })
         };
         let figure = Figure {
-            id,
+            id: format!("trade-off-{}", idx + 1),
             description: format!(
                 "Mean reward {} against mean reward {}, by method",
                 facts.reward, other.name
@@ -193,7 +192,7 @@ fn trade_offs(frontier: &Frontier) -> Vec<Figure> {
         };
         with_lines(figure, frontier)
     };
-    IDS.into_iter().zip(further).enumerate().map(of_reward).collect()
+    further.iter().enumerate().map(of_reward).collect()
 }
 
 /// Mean reward against a variable of the sweeps.
@@ -202,7 +201,7 @@ fn reward_by_variable(frontier: &Frontier, variable: &str) -> Figure {
     let caption = format!("Mean reward by {variable}");
     let of = |point: &FrontierPoint| Some((point.reward_mean, point.reward_ci));
     let figure = Figure {
-        id: "reward-by-variable",
+        id: "reward-by-variable".to_owned(),
         title: "Reward by setting.",
         ..by_variable(frontier, variable, &caption, y_label, of)
     };
@@ -214,7 +213,7 @@ fn first_commit_by_variable(frontier: &Frontier, variable: &str) -> Option<Figur
     let caption = format!("Tokens drawn until the first part of an answer is certain, by {variable}");
     let of = |point: &FrontierPoint| Some((point.first_commit_tokens?, point.first_commit_tokens_ci));
     let figure = Figure {
-        id: "first-commit-by-variable",
+        id: "first-commit-by-variable".to_owned(),
         title: "Waiting for the first words.",
         y_limits: (0.0, f64::INFINITY),
         ..by_variable(
@@ -261,7 +260,7 @@ fn by_variable(
         mark.label.clear();
     }
     Figure {
-        id: "by-variable",
+        id: "by-variable".to_owned(),
         description: format!("{caption}, by method"),
         title: "",
         caption: with_intervals(frontier, caption),

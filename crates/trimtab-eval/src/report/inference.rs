@@ -1,34 +1,20 @@
-//! Inference-time win rates against KL, a line for each method: page and CSV. Knows how numbers are shown; makes none.
+//! Inference-time win rates of policies: page and CSV. Knows how numbers are shown; makes none. Figures are in
+//! `inference_figures`.
 
 use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
 
-use super::figure::{Curve, Figure, Level, Mark, series_class};
+use super::figure::series_class;
 use super::page::page;
 use super::{files, numbers};
 use crate::confidence::Interval;
 use crate::error::EvalError;
+use crate::inference_win_rate::ChoiceOfN;
 use crate::kl::KlKind;
 
-/// Names of figures on the page; procedures beyond them have rows in the table alone.
-const FIGURE_IDS: [&str; 12] = [
-    "procedure-1",
-    "procedure-2",
-    "procedure-3",
-    "procedure-4",
-    "procedure-5",
-    "procedure-6",
-    "procedure-7",
-    "procedure-8",
-    "procedure-9",
-    "procedure-10",
-    "procedure-11",
-    "procedure-12",
-];
-
 /// Columns of the table of values.
-const CSV_HEADER: [&str; 13] = [
+const CSV_HEADER: [&str; 16] = [
     "method",
     "policy",
     "procedure",
@@ -42,6 +28,9 @@ const CSV_HEADER: [&str; 13] = [
     "difference",
     "difference_ci_lo",
     "difference_ci_hi",
+    "kl_kind",
+    "reference_procedure",
+    "tied_prompts",
 ];
 
 /// One policy under one procedure.
@@ -51,16 +40,29 @@ pub struct InferencePoint {
     pub method: String,
     /// What it is called.
     pub policy: String,
-    /// What was done at inference, on both sides.
+    /// What was done at inference, and who judges the answers if not the reward that chose them: a figure each.
     pub procedure: String,
+    /// What was done to the reference, where that is something else.
+    pub reference_procedure: Option<String>,
+    /// The choice among N that the procedure is; `None` for others.
+    pub choice: Option<ChoiceOfN>,
+    /// The reward that judges answers which another one chose; `None` where that is the same.
+    pub judge: Option<String>,
     /// Share of comparisons that it wins, ties half.
     pub win_rate: f64,
     /// Over prompts.
     pub win_rate_ci: Option<Interval>,
-    /// From the reference, of the policy before the procedure.
+    /// Prompts to which all answers of both sides have one reward: half won, whatever the policy.
+    pub tied_prompts: usize,
+    /// From the reference, in nats, with what the procedure adds to that of the policy where it steers.
     pub kl_nats: f64,
+    /// What `kl_nats` is.
+    pub kl_kind: KlKind,
     /// Over prompts.
     pub kl_ci: Option<Interval>,
+    /// KL of the reference under what is done to it from the reference as it is, in nats; 0 for choices among its samples.
+    /// A policy that has not moved stands there, with a win rate of 0.5.
+    pub reference_kl_nats: f64,
     /// Under the procedure.
     pub reward_mean: f64,
     /// Win rate less that of the first policy, with its paired interval.
@@ -123,6 +125,9 @@ impl InferenceReport {
                 difference.unwrap_or_default(),
                 difference_lo,
                 difference_hi,
+                point.kl_kind.name().to_owned(),
+                point.reference_procedure.clone().unwrap_or_default(),
+                point.tied_prompts.to_string(),
             ])?;
         }
         let bytes = writer
@@ -140,7 +145,11 @@ impl InferenceReport {
                     "Each procedure is applied to the policy and to the reference, and what comes out is compared \
                      by reward " code { (self.reward) } ", ties half. Means over " (self.num_prompts)
                     " prompts; brackets and bars are 95% intervals over prompts. KL is that of the policy, \
-                     before the procedure."
+                     before a choice among its samples."
+                    @if self.points.iter().any(|point| point.kl_kind == KlKind::Bound) {
+                        " Of blockwise control it is at most (\u{2264}) the policy\u{2019}s and the bound of its \
+                         choices among blocks together, since KLs of tilting a policy add."
+                    }
                 }
             }
             (self.table())
@@ -161,11 +170,12 @@ impl InferenceReport {
     }
 
     /// Lines in order of their first points.
-    fn methods(&self) -> Vec<&str> {
+    pub(super) fn methods(&self) -> Vec<&str> {
         distinct(self.points.iter().map(|point| point.method.as_str()))
     }
 
-    fn series(&self, point: &InferencePoint) -> usize {
+    /// Number of a point's line.
+    pub(super) fn series(&self, point: &InferencePoint) -> usize {
         let methods = self.methods();
         methods
             .iter()
@@ -174,10 +184,8 @@ impl InferenceReport {
     }
 
     fn table(&self) -> Markup {
-        let cell = |value: f64, interval: Option<Interval>| {
-            html! { td { (numbers::number(value)) small { (numbers::interval(interval)) } } }
-        };
         let compares = self.points.iter().any(|point| point.difference.is_some());
+        let has_ties = self.points.iter().any(|point| point.tied_prompts > 0);
         html! {
             div.scroll tabindex="0" role="region" aria-label="Results by policy and procedure" {
                 table {
@@ -186,30 +194,43 @@ impl InferenceReport {
                             th scope="col" { "Policy" }
                             th scope="col" { "Procedure" }
                             th scope="col" { "Win rate" small { "ties half" } }
+                            @if has_ties { th scope="col" { "Tied prompts" small { "all answers one reward" } } }
                             th scope="col" { "KL" small { "nats" } }
                             th scope="col" { "Mean reward" }
                             @if compares { th scope="col" { "Over the first" small { "paired by prompt" } } }
                         }
                     }
                     tbody {
-                        @for point in &self.points {
-                            tr {
-                                th scope="row" {
-                                    span class=(series_class("swatch", self.series(point))) aria-hidden="true" {}
-                                    code { (point.policy) } small { (point.method) }
-                                }
-                                td { code { (point.procedure) } }
-                                (cell(point.win_rate, point.win_rate_ci))
-                                (cell(point.kl_nats, point.kl_ci))
-                                (cell(point.reward_mean, None))
-                                @if compares {
-                                    @match point.difference {
-                                        Some((difference, interval)) => (cell(difference, interval)),
-                                        None => td { "\u{2013}" },
-                                    }
-                                }
-                            }
-                        }
+                        @for point in &self.points { (self.row(point, (compares, has_ties))) }
+                    }
+                }
+            }
+        }
+    }
+
+    fn row(&self, point: &InferencePoint, (compares, has_ties): (bool, bool)) -> Markup {
+        let cell = |value: String, interval: Option<Interval>| {
+            html! { td { (value) small { (numbers::interval(interval)) } } }
+        };
+        let kl = numbers::kl_of_kind(point.kl_nats, point.kl_kind);
+        html! {
+            tr {
+                th scope="row" {
+                    span class=(series_class("swatch", self.series(point))) aria-hidden="true" {}
+                    code { (point.policy) } small { (point.method) }
+                }
+                td {
+                    code { (point.procedure) }
+                    @if let Some(other) = &point.reference_procedure { small { "reference: " (other) } }
+                }
+                (cell(numbers::number(point.win_rate), point.win_rate_ci))
+                @if has_ties { td { (point.tied_prompts) } }
+                (cell(kl, point.kl_ci))
+                (cell(numbers::number(point.reward_mean), None))
+                @if compares {
+                    @match point.difference {
+                        Some((difference, interval)) => (cell(numbers::number(difference), interval)),
+                        None => td { "\u{2013}" },
                     }
                 }
             }
@@ -227,74 +248,10 @@ impl InferenceReport {
             }
         }
     }
-
-    /// A figure for each procedure.
-    fn figures(&self) -> Vec<Figure> {
-        let procedures = distinct(self.points.iter().map(|point| point.procedure.as_str()));
-        procedures
-            .iter()
-            .zip(FIGURE_IDS)
-            .map(|(procedure, id)| self.figure(procedure, id))
-            .collect()
-    }
-
-    fn figure(&self, procedure: &str, id: &'static str) -> Figure {
-        let points: Vec<&InferencePoint> = self
-            .points
-            .iter()
-            .filter(|point| point.procedure == procedure)
-            .collect();
-        // A line is named once, at its end; paths of policies are long and many.
-        let is_last = |point: &InferencePoint| {
-            let mut others = points.iter().filter(|other| other.method == point.method);
-            others.all(|other| other.kl_nats <= point.kl_nats)
-        };
-        let mark = |point: &&InferencePoint| Mark {
-            label: point.policy.clone(),
-            beside: Some(if is_last(point) {
-                point.method.clone()
-            } else {
-                String::new()
-            }),
-            series: self.series(point),
-            x: point.kl_nats,
-            x_interval: point.kl_ci,
-            x_estimate: None,
-            kind: KlKind::Exact,
-            y: point.win_rate,
-            y_interval: point.win_rate_ci,
-        };
-        let line = |(series, method): (usize, &&str)| {
-            let mut line: Vec<(f64, f64)> = points
-                .iter()
-                .filter(|point| point.method == **method)
-                .map(|point| (point.kl_nats, point.win_rate))
-                .collect();
-            line.sort_by(|a, b| a.0.total_cmp(&b.0));
-            // All begin at the reference.
-            line.insert(0, (0.0, 0.5));
-            Curve {
-                class: series_class("through", series),
-                points: line,
-                ..Curve::default()
-            }
-        };
-        Figure {
-            id,
-            description: format!("Win rate against KL in nats under {procedure}, by method"),
-            title: "Win rate against distance.",
-            caption: format!("{procedure} on both sides; one line per method, from the reference at 0.5."),
-            level: Level::FromZero,
-            x_label: "KL of the policy from the reference (nats)".to_owned(),
-            y_label: format!("win rate under {procedure}"),
-            y_limits: (0.0, 1.0),
-            curves: self.methods().iter().enumerate().map(line).collect(),
-            marks: points.iter().map(mark).collect(),
-        }
-    }
 }
 
-fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+/// Each name once, in the order of their first places.
+pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut distinct = Vec::new();
     for name in names {
         if !distinct.contains(&name) {
@@ -306,61 +263,32 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inference_figures::fixture::{point, report};
     use super::*;
 
-    fn point(method: &str, policy: &str, procedure: &str, win_rate: f64, kl_nats: f64) -> InferencePoint {
-        InferencePoint {
-            method: method.to_owned(),
-            policy: policy.to_owned(),
-            procedure: procedure.to_owned(),
-            win_rate,
-            win_rate_ci: Some(Interval {
-                lo: win_rate - 0.1,
-                hi: win_rate + 0.1,
-            }),
-            kl_nats,
-            kl_ci: None,
-            reward_mean: -1.5,
-            difference: (policy != "a1").then_some((0.25, None)),
-        }
-    }
-
-    fn report() -> InferenceReport {
-        InferenceReport {
-            reference: "m <1>".to_owned(),
-            reward: "length".to_owned(),
-            num_prompts: 7,
-            points: vec![
-                point("raw", "a1", "bon:4", 0.6, 0.5),
-                point("raw", "a1", "sample", 0.7, 0.5),
-                point("exp:10", "b1", "bon:4", 0.8, 1.0),
-                point("exp:10", "b1", "sample", 0.65, 1.0),
-            ],
-        }
-    }
-
     #[test]
-    fn there_is_a_figure_a_procedure_with_a_line_a_method() {
-        let report = report();
-        let figures = report.figures();
-        assert_eq!(figures.len(), 2);
-        for figure in &figures {
-            assert_eq!((figure.marks.len(), figure.curves.len()), (2, 2));
-            assert_eq!(figure.curves[1].points[0], (0.0, 0.5));
-        }
-        assert_eq!(figures[0].curves[1].points[1], (1.0, 0.8));
-        assert_eq!(figures[0].marks[0].beside.as_deref(), Some("raw"));
-        let mut longer = report.clone();
-        longer.points.push(point("raw", "a2", "bon:4", 0.65, 0.8));
-        let names: Vec<Option<String>> = longer.figures()[0]
-            .marks
-            .iter()
-            .map(|mark| mark.beside.clone())
-            .collect();
-        assert_eq!(names, ["", "exp:10", "raw"].map(|name| Some(name.to_owned())));
+    fn pages_show_what_was_done_and_what_was_tied() {
+        let mut report = report();
         let page = report.to_html();
         assert!(page.contains("m &lt;1&gt;") && !page.contains("m <1>"));
         assert!(page.contains("Over the first"));
+        assert!(!page.contains("Tied prompts") && !page.contains("KLs of tilting"));
+        report.points.push(InferencePoint {
+            reference_procedure: Some("sample".to_owned()),
+            choice: None,
+            tied_prompts: 3,
+            kl_kind: KlKind::Bound,
+            ..point("raw", "a1", "cd-block:k=4,m=16", 0.8, 2.5)
+        });
+        let page = report.to_html();
+        for part in [
+            "reference: sample",
+            "Tied prompts",
+            "\u{2264} 2.500",
+            "KLs of tilting",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
     }
 
     #[test]
@@ -368,7 +296,7 @@ mod tests {
         let csv = report().to_csv().unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines.len(), 5);
-        assert_eq!(lines[1], "raw,a1,bon:4,0.6,0.5,0.7,0.5,,,-1.5,,,");
+        assert_eq!(lines[1], "raw,a1,bon:4,0.6,0.5,0.7,0.5,,,-1.5,,,,exact,,0");
         assert_eq!(lines[3].split(',').count(), CSV_HEADER.len());
     }
 }

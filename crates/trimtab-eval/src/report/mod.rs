@@ -8,6 +8,7 @@ mod figures;
 mod files;
 mod html;
 pub mod inference;
+mod inference_figures;
 mod labels;
 mod numbers;
 mod page;

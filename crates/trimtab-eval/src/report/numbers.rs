@@ -3,6 +3,7 @@
 use super::axis::with_minus;
 use crate::confidence::Interval;
 use crate::frontier::FrontierPoint;
+use crate::kl::KlKind;
 
 /// A number with as many decimals as four significant digits need, at most three; a dash for one that is none.
 pub(super) fn number(value: f64) -> String {
@@ -28,12 +29,17 @@ pub(super) fn interval(interval: Option<Interval>) -> String {
 
 /// The KL with its kind: `≤ 1.835` for a bound, `≈` for an estimate.
 pub(super) fn kl(point: &FrontierPoint) -> String {
-    let sign = match point.kl_kind {
-        crate::KlKind::Exact => "",
-        crate::KlKind::Bound => "\u{2264} ",
-        crate::KlKind::Estimate => "\u{2248} ",
+    kl_of_kind(point.kl_nats, point.kl_kind)
+}
+
+/// A KL in nats with its kind, as [`kl`].
+pub(super) fn kl_of_kind(kl_nats: f64, kind: KlKind) -> String {
+    let sign = match kind {
+        KlKind::Exact => "",
+        KlKind::Bound => "\u{2264} ",
+        KlKind::Estimate => "\u{2248} ",
     };
-    format!("{sign}{}", number(point.kl_nats))
+    format!("{sign}{}", number(kl_nats))
 }
 
 /// A probability as a percentage, e.g. `95%` or `99.5%`.

@@ -109,7 +109,7 @@ impl WinRateLines {
             ..Curve::default()
         };
         Figure {
-            id: "win-rate-by-kl",
+            id: "win-rate-by-kl".to_owned(),
             description: format!("{} against KL in nats, by transform", self.y_label),
             title: "Win rate against distance.",
             caption: String::new(),
