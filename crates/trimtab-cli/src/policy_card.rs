@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use trimtab_train::TrainDevice;
+use trimtab_train::policy::Advantage;
 
 /// Name of the card in a policy's folder.
 pub(crate) const CARD_FILE: &str = "policy_card.json";
@@ -22,6 +23,33 @@ pub(crate) struct TunedFrom {
     pub(crate) name: String,
     /// SHA-256 of its weights, in hexadecimal.
     pub(crate) sha256: String,
+}
+
+/// Prompts and sampling of a training as its configuration told them: what an evaluation takes where it is told nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrainedOn {
+    /// As `rollout` takes them; a relative path is from where the training was started.
+    pub(crate) prompts: String,
+    /// Distinct prompts passed over.
+    pub(crate) skip: u64,
+    /// Most distinct prompts that were taken after those; all there were if `None`.
+    pub(crate) num_prompts: Option<u64>,
+    /// Prompts that were trained on, without those that did not fit.
+    pub(crate) num_taken: u64,
+    /// Whole dialogues as prompts, not their first turns.
+    pub(crate) dialogue: bool,
+    /// Whether prompts that do not fit were left out.
+    pub(crate) drop_long: bool,
+    /// Without the chat template.
+    pub(crate) raw: bool,
+    /// System message before each prompt.
+    pub(crate) system: Option<String>,
+    /// Texts that end a response.
+    pub(crate) stop: Vec<String>,
+    /// Most tokens of a response; the model's own limit if `None`.
+    pub(crate) max_new_tokens: Option<usize>,
+    /// Of the engine that drew responses.
+    pub(crate) precision: String,
 }
 
 /// `policy_card.json`.
@@ -50,6 +78,15 @@ pub(crate) struct PolicyCard {
     pub(crate) objective: String,
     /// KL weight, where the objective has one.
     pub(crate) beta: Option<f64>,
+    /// What is subtracted from rewards, where the objective does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) advantage: Option<Advantage>,
+    /// Where rewards were calibrated: whether by lines between samples instead of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interpolated: Option<bool>,
+    /// Missing in cards of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trained_on: Option<TrainedOn>,
     /// KL from the base that was measured last in training, in nats a response; `eval winrate` measures it on other prompts.
     pub(crate) kl_nats: Option<f64>,
     /// Why the run ended before its last step, if it did.
@@ -109,6 +146,18 @@ impl PolicyCard {
         Ok(Self::read(folder)?.filter(|card| entry == card.entry.as_str()))
     }
 
+    /// The card of what users call `name`: a policy's folder, or the weights in it; `None` for any other model.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub(crate) fn of(name: &str) -> Result<Option<Self>> {
+        let path = Path::new(name);
+        match Self::read(path)? {
+            Some(card) => Ok(Some(card)),
+            None => Self::beside(path),
+        }
+    }
+
     /// Writes it into `folder`, whole or not at all.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         crate::whole_file::write_json(&folder.join(CARD_FILE), self)
@@ -122,10 +171,10 @@ pub(crate) fn weights_in(name: &str) -> Result<Option<PathBuf>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn card(entry: &str) -> PolicyCard {
+    pub(crate) fn card(entry: &str) -> PolicyCard {
         PolicyCard {
             card_version: CARD_VERSION,
             name: "p".to_owned(),
@@ -141,6 +190,21 @@ mod tests {
             procedure: "bon:4".to_owned(),
             objective: "rl".to_owned(),
             beta: Some(0.1),
+            advantage: Some(Advantage::Group),
+            interpolated: Some(false),
+            trained_on: Some(TrainedOn {
+                prompts: "p.txt".to_owned(),
+                skip: 2,
+                num_prompts: Some(8),
+                num_taken: 7,
+                dialogue: false,
+                drop_long: true,
+                raw: true,
+                system: None,
+                stop: vec!["\n".to_owned()],
+                max_new_tokens: Some(32),
+                precision: "int8".to_owned(),
+            }),
             kl_nats: None,
             stopped: None,
             step: 3,
@@ -162,6 +226,23 @@ mod tests {
         let beside = |file: &str| PolicyCard::beside(&folder.path().join(file)).unwrap();
         assert_eq!(beside("model.bin"), Some(card("model.bin")));
         assert_eq!(beside("other.bin"), None);
+    }
+
+    #[test]
+    fn cards_of_earlier_versions_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = serde_json::to_value(card("model.bin")).unwrap();
+        for field in ["advantage", "interpolated", "trained_on", "device"] {
+            assert!(old.as_object_mut().unwrap().remove(field).is_some(), "{field}");
+        }
+        std::fs::write(folder.path().join(CARD_FILE), old.to_string()).unwrap();
+        let read = PolicyCard::of(&folder.path().display().to_string())
+            .unwrap()
+            .unwrap();
+        assert_eq!((&read.trained_on, read.interpolated, read.step), (&None, None, 3));
+        let weights = folder.path().join("model.bin").display().to_string();
+        assert_eq!(PolicyCard::of(&weights).unwrap(), Some(read));
+        assert_eq!(PolicyCard::of("stories15m").unwrap(), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod sample;
 mod setup;
 mod summary;
 
+pub(crate) use prompts::prompt_keys;
 pub(crate) use rewards::Rewards;
 pub(crate) use sample::{drawing, rollout};
 pub(crate) use setup::{jobs, run, run_on};

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use trimtab_base::PromptKey;
 use trimtab_data::{PromptForm, PromptReader, PromptRecord, RowRange};
 
-use crate::args::RolloutArgs;
+use crate::args::DrawArgs;
 use crate::prompts::{BUILTIN, BUILTIN_TRAINING, read_prompts};
 
 /// Where prompts come from.
@@ -28,9 +28,9 @@ pub(super) struct PromptSource {
 }
 
 impl PromptSource {
-    /// What the arguments name.
-    pub(super) fn new(args: &RolloutArgs) -> Result<Self> {
-        let place = match args.prompts.as_str() {
+    /// The prompts called `prompts`, as many of them as `draw` says.
+    pub(super) fn new(prompts: &str, draw: &DrawArgs) -> Result<Self> {
+        let place = match prompts {
             source @ (BUILTIN | BUILTIN_TRAINING | "-") => {
                 let records = read_prompts(source, None)?.records.into_iter();
                 let records = records.map(|record| PromptRecord {
@@ -45,13 +45,13 @@ impl PromptSource {
         };
         Ok(Self {
             place,
-            form: if args.draw.dialogue {
+            form: if draw.dialogue {
                 PromptForm::Dialogue
             } else {
                 PromptForm::FirstTurn
             },
-            skip: args.draw.skip,
-            limit: args.draw.num_prompts,
+            skip: draw.skip,
+            limit: draw.num_prompts,
         })
     }
 
@@ -80,6 +80,17 @@ impl PromptSource {
         }
         bail!("{name} holds no prompts");
     }
+}
+
+/// Identities of the prompts that a run of these arguments would take, in their order: for those who ask whether two runs
+/// have some in common.
+///
+/// # Errors
+/// What cannot be read.
+pub(crate) fn prompt_keys(prompts: &str, draw: &DrawArgs) -> Result<Vec<PromptKey>> {
+    let source = PromptSource::new(prompts, draw)?;
+    let records = source.read()?;
+    records.map(|record| Ok(key(&record?))).collect()
 }
 
 /// Prompts, the first of equal ones each: the rest would draw the same responses again.

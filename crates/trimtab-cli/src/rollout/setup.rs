@@ -86,7 +86,7 @@ pub(crate) fn run_on(args: &RolloutArgs, model: &ReadyModel, rewards: &Rewards) 
 /// # Errors
 /// A prompt that cannot be used.
 pub(crate) fn jobs(args: &RolloutArgs, model: &ReadyModel, rewards: &Rewards) -> Result<Vec<Job>> {
-    let source = super::prompts::PromptSource::new(args)?;
+    let source = super::prompts::PromptSource::new(&args.prompts, &args.draw)?;
     let setup = Setup {
         args,
         model,
@@ -114,7 +114,7 @@ impl Input {
         if let Some(path) = &args.responses {
             return Ok(Self::Responses(given::Source::new(path, args)?));
         }
-        let prompts = super::prompts::PromptSource::new(args)?;
+        let prompts = super::prompts::PromptSource::new(&args.prompts, &args.draw)?;
         prompts.read()?.next().transpose()?;
         Ok(Self::Prompts(prompts))
     }
