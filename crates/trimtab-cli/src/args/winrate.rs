@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use trimtab_reward::RewardSpec;
 
 use super::{DrawArgs, RunArgs, count, parse_reward};
@@ -16,17 +16,24 @@ Inference-time win rate: the procedure is applied to the policy AND to the refer
 the reward, ties half. 0.5 is no better than the reference under the same procedure. All procedures of one policy are
 computed from one set of samples, without resampling: every subset of N of them counts (an unbiased estimator), so N may
 be anything up to --per-prompt. Intervals are over prompts, 95%, and paired: with several policies the difference from
-the first has one too. The KL is KL(policy || reference) in nats for a response, exact at each token.
+the first has one too. The KL is KL(policy || reference) in nats for a response: the full sum over the vocabulary at each
+token, averaged over --kl-per-prompt responses of the policy.
 
 Procedures:
   sample             one response: the standard win rate
   bon:N              the best of N by the reward
   won:N              the worst of N by the reward: a jailbreak that tries N times
-  cd-block:k=K,m=M   blockwise controlled decoding with --scorer, on both sides
+  cd-block:k=K,m=M   blockwise controlled decoding with --scorer, on both sides; with --steer policy the reference answers
+                     as it is. Its KL is at most the policy's and the bound of its choices among blocks together
+
+What is not given is taken from the card that `train align` left in the first policy: the reward, --raw, --system, --stop,
+--max-new-tokens, and without --prompts the prompts of the training's file behind those that were trained on. A note says
+what was taken, and what differs from a policy's training.
 
 Examples:
-  trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample --reward head:sentiment --prompts openings.txt --raw
-  trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate")]
+  trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample --reward head:sentiment
+  trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate
+  trimtab eval winrate --policy runs/dpo/kl_1 runs/dpo/kl_2 --reference stories15m --procedure cd-block:k=4,m=16 --scorer runs/cdq --steer policy --out out/dpo_cd")]
 pub(crate) struct EvalWinrateArgs {
     /// Policies: folders that `train align` left, or any models with the reference's vocabulary.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
@@ -37,16 +44,20 @@ pub(crate) struct EvalWinrateArgs {
     /// Procedures, see below; several separated by commas, or given several times.
     #[arg(long, required = true, num_args = 1, value_name = "PROCEDURES")]
     pub(crate) procedure: Vec<ProcedureList>,
-    /// The reward that procedures choose by and win rates are of.
+    /// The reward that procedures choose by and win rates are of; that of the first policy's training if not given.
     #[arg(long, short, value_name = "REWARD", value_parser = parse_reward)]
-    pub(crate) reward: RewardSpec,
+    pub(crate) reward: Option<RewardSpec>,
     /// A second reward, which neither training nor procedures have seen: win rates by it are shown beside; may be given
     /// several times.
     #[arg(long, value_name = "REWARD", value_parser = parse_reward)]
     pub(crate) judge: Vec<RewardSpec>,
-    /// Prompts, as `rollout` takes them; ones that training has not seen.
+    /// Prompts, as `rollout` takes them, but from a file; ones that training has not seen. If not given, those of the first
+    /// policy's training that come after the ones it was trained on.
     #[arg(long, short, value_name = "FILE", help_heading = "Data")]
-    pub(crate) prompts: String,
+    pub(crate) prompts: Option<String>,
+    /// Take nothing from the cards of policies.
+    #[arg(long)]
+    pub(crate) ignore_card: bool,
     /// Responses of each side to each prompt; at least the greatest N of the procedures.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count(1), help_heading = "Sampling")]
     pub(crate) per_prompt: usize,
@@ -59,6 +70,9 @@ pub(crate) struct EvalWinrateArgs {
     /// Prefix scorer for cd-block, trained on the reference; steers policies tuned from it as well.
     #[arg(long, value_name = "DIR[*WEIGHT]", value_parser = super::steering::parse_scorer)]
     pub(crate) scorer: Vec<ScorerTerm>,
+    /// Which sides cd-block is applied to.
+    #[arg(long, value_enum, default_value_t, value_name = "SIDES")]
+    pub(crate) steer: SteeredSides,
     /// Folder for samples and the report; a run that was stopped goes on there. A temporary one if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -69,6 +83,16 @@ pub(crate) struct EvalWinrateArgs {
     pub(crate) draw: DrawArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// Sides that a scorer steers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum SteeredSides {
+    /// The policy and the reference: is the policy better under the same control?
+    #[default]
+    Both,
+    /// The policy alone, against samples of the reference as it is: what tuning and control are worth together.
+    Policy,
 }
 
 /// Procedures as typed in one argument. Commas separate them, and stand inside those of blocks.

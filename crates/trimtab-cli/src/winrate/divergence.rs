@@ -97,6 +97,17 @@ pub(super) fn measure(
     Ok(known)
 }
 
+#[cfg(test)]
+impl PromptKl {
+    pub(super) fn of(kl_nats: f64) -> Self {
+        Self {
+            prompt: 0,
+            kl_nats,
+            log_ratio_nats: kl_nats,
+        }
+    }
+}
+
 fn of_prompts(
     (policy, reference): (&LoadedModel, &LoadedModel),
     prompts: &[Vec<Rollout>],

@@ -20,12 +20,20 @@ pub(crate) enum EvalProcedure {
 }
 
 impl EvalProcedure {
+    /// One response as it is.
+    pub(super) const SAMPLE: Self = Self::Best(1);
+
     /// Samples of one side that it needs.
     pub(super) fn num_samples(&self) -> usize {
         match self {
             Self::Best(n) | Self::Worst(n) => *n,
             Self::Blocks(_) => 0,
         }
+    }
+
+    /// Whether a scorer decides, which no set of samples gives.
+    pub(super) fn is_steered(&self) -> bool {
+        matches!(self, Self::Blocks(_))
     }
 
     /// The choice among samples that it is; `None` for what samples cannot give.

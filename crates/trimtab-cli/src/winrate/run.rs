@@ -7,13 +7,15 @@ use trimtab_reward::RewardSpec;
 use trimtab_runtime::{Job, PromptStyle};
 
 use super::divergence::{KlRun, PromptKl, measure};
+use super::methods::methods;
 use super::procedure::EvalProcedure;
-use super::results::{Compared, Facts, SideAnswers, WinRateRow, compare, report};
+use super::results::{Compared, Facts, SideAnswers, WinRateRow, compare};
+use super::settings::Settings;
+use super::shown::report;
 use super::sides::{PromptRewards, Side, draw, rollout_args};
 use super::steered::Steered;
 use crate::args::EvalWinrateArgs;
 use crate::output;
-use crate::policy_card::PolicyCard;
 use crate::resolve::ReadyModel;
 use crate::rollout::{self, Rewards};
 use crate::steering::Models;
@@ -23,20 +25,20 @@ use crate::steering::Models;
 /// # Errors
 /// What cannot be used; samples that were drawn are kept where --out is given.
 pub(crate) fn run(args: &EvalWinrateArgs) -> Result<Vec<WinRateRow>> {
-    let procedures = procedures(args)?;
-    let specs: Vec<RewardSpec> = std::iter::once(&args.reward)
+    let settings = Settings::of(args)?;
+    let specs: Vec<RewardSpec> = std::iter::once(&settings.reward)
         .chain(&args.judge)
         .cloned()
         .collect();
     Rewards::check(&specs)?;
+    settings.compare_with_trainings()?;
     let place = Place::of(args)?;
     let reference = open(args, &args.reference)?;
-    let style = style(args);
+    let style = style(&settings);
     let models = models(args, &reference, &style);
     let rewards = Rewards::new(&specs, &models)?;
     let run = Run {
-        args,
-        procedures: &procedures,
+        settings: &settings,
         place: &place,
         reference: &reference,
         rewards: &rewards,
@@ -48,29 +50,6 @@ pub(crate) fn run(args: &EvalWinrateArgs) -> Result<Vec<WinRateRow>> {
         output::note(&format!("report: {}", page.display()));
     }
     Ok(rows)
-}
-
-/// The procedures, each once, and samples enough for them.
-fn procedures(args: &EvalWinrateArgs) -> Result<Vec<EvalProcedure>> {
-    let mut procedures: Vec<EvalProcedure> = Vec::new();
-    for procedure in args.procedure.iter().flat_map(|list| &list.0) {
-        if procedures.contains(procedure) {
-            continue;
-        }
-        if procedure.num_samples() > args.per_prompt {
-            bail!(
-                "{procedure} needs {} samples of each side to each prompt, and --per-prompt is {}",
-                procedure.num_samples(),
-                args.per_prompt
-            );
-        }
-        let is_steered = matches!(procedure, EvalProcedure::Blocks(_));
-        if is_steered && args.scorer.is_empty() {
-            bail!("procedure {procedure} needs --scorer DIR, which steers both sides");
-        }
-        procedures.push(procedure.clone());
-    }
-    Ok(procedures)
 }
 
 /// Where samples lie.
@@ -106,10 +85,10 @@ fn open(args: &EvalWinrateArgs, name: &str) -> Result<ReadyModel> {
     ReadyModel::open(name, run.source.into(), run.precision.plan, run.threads)
 }
 
-fn style(args: &EvalWinrateArgs) -> PromptStyle {
+fn style(settings: &Settings<'_>) -> PromptStyle {
     PromptStyle {
-        raw: args.draw.raw,
-        system: args.draw.system.clone(),
+        raw: settings.draw.raw,
+        system: settings.draw.system.clone(),
     }
 }
 
@@ -124,8 +103,7 @@ fn models<'a>(args: &EvalWinrateArgs, generator: &'a ReadyModel, style: &'a Prom
 }
 
 struct Run<'a> {
-    args: &'a EvalWinrateArgs,
-    procedures: &'a [EvalProcedure],
+    settings: &'a Settings<'a>,
     place: &'a Place,
     reference: &'a ReadyModel,
     rewards: &'a Rewards,
@@ -147,25 +125,26 @@ impl DrawnSide {
 
 impl Run<'_> {
     fn rows(&self) -> Result<Vec<WinRateRow>> {
+        let (settings, args) = (self.settings, self.settings.args);
         let reference = self.side(self.reference, Side::Reference, "reference")?;
-        let names = self.folder_names();
+        let methods = methods(&args.policy, &settings.cards);
+        let named = args.policy.iter().zip(self.folder_names()).zip(&methods);
         let mut first: Vec<Compared> = Vec::new();
         let mut rows = Vec::new();
-        for (policy, name) in self.args.policy.iter().zip(&names) {
-            let model = open(self.args, policy)?;
-            let side = self.side(&model, Side::Policy, name)?;
+        for ((policy, name), method) in named {
+            let model = open(args, policy)?;
+            let side = self.side(&model, Side::Policy, &name)?;
             same_prompts(&side, &reference, policy)?;
             let kl = self
-                .divergence(&model, name)
-                .with_context(|| format!("KL of {policy} from {}", self.args.reference))?;
-            let compared = self.compared((policy, model.policy.as_ref()), &side, &reference, &kl)?;
-            let seed = self.args.draw.seed;
+                .divergence(&model, &name)
+                .with_context(|| format!("KL of {policy} from {}", args.reference))?;
+            let compared = self.compared((policy, method), &side, &reference, &kl)?;
             if first.is_empty() {
                 rows.extend(compared.iter().map(|compared| compared.row.clone()));
                 first = compared;
             } else {
                 let paired = compared.into_iter().zip(&first);
-                rows.extend(paired.map(|(compared, first)| compared.against(first, seed).row));
+                rows.extend(paired.map(|(compared, first)| compared.against(first, settings.draw.seed).row));
             }
         }
         Ok(rows)
@@ -174,7 +153,7 @@ impl Run<'_> {
     /// A folder for each policy: the last part of its name, and a number where that is taken.
     fn folder_names(&self) -> Vec<String> {
         let mut names: Vec<String> = vec!["reference".to_owned()];
-        for policy in &self.args.policy {
+        for policy in &self.settings.args.policy {
             let last = Path::new(policy)
                 .file_name()
                 .map_or_else(|| "policy".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -194,31 +173,38 @@ impl Run<'_> {
     fn side(&self, model: &ReadyModel, side: Side, name: &str) -> Result<DrawnSide> {
         output::note(&format!("{name}: {}", model.stored.name));
         let folder = self.place.folder.join(name);
-        let samples = draw(self.args, (model, side), self.rewards, &folder)?;
-        let style = style(self.args);
+        let samples = draw(self.settings, (model, side), self.rewards, &folder)?;
+        let is_plain = side == Side::Reference && self.settings.steers_policy_alone();
         let mut prompts: Option<Vec<Job>> = None;
-        let mut answers = Vec::with_capacity(self.procedures.len());
-        for (idx, procedure) in self.procedures.iter().enumerate() {
-            let EvalProcedure::Blocks(spec) = procedure else {
-                answers.push(SideAnswers {
-                    prompts: samples.iter().map(|prompt| prompt.rewards.clone()).collect(),
-                    drift_nats: 0.0,
-                });
-                continue;
+        let mut answers = Vec::with_capacity(self.settings.procedures.len());
+        for (idx, procedure) in self.settings.procedures.iter().enumerate() {
+            let spec = match procedure {
+                EvalProcedure::Blocks(spec) if !is_plain => spec,
+                _ => {
+                    let rewards = samples.iter().map(|prompt| prompt.rewards.clone()).collect();
+                    let procedure = if procedure.is_steered() {
+                        EvalProcedure::SAMPLE
+                    } else {
+                        procedure.clone()
+                    };
+                    answers.push(SideAnswers::of_samples(procedure, rewards));
+                    continue;
+                }
             };
             if prompts.is_none() {
-                let args = rollout_args(self.args, (model, side), folder.clone());
+                let args = rollout_args(self.settings, (model, side), folder.clone());
                 prompts = Some(rollout::jobs(&args, model, self.rewards)?);
             }
             let steered = Steered {
-                args: self.args,
+                settings: self.settings,
                 spec,
                 prompts: prompts.as_deref().unwrap_or_default(),
                 rewards: self.rewards,
             };
             let path = self.place.folder.join(format!("{name}.steered-{}", idx + 1));
-            let drawn = steered.answers(&models(self.args, model, &style), side, &path)?;
-            answers.push(SideAnswers::of_steered(&drawn));
+            let style = style(self.settings);
+            let drawn = steered.answers(&models(self.settings.args, model, &style), side, &path)?;
+            answers.push(SideAnswers::of_steered(procedure.clone(), &drawn));
         }
         Ok(DrawnSide { samples, answers })
     }
@@ -230,9 +216,9 @@ impl Run<'_> {
             version: env!("CARGO_PKG_VERSION"),
             policy_sha256: model.sha256(),
             reference_sha256: self.reference.sha256(),
-            precision: self.args.run.precision.name.clone(),
+            precision: self.settings.args.run.precision.name.clone(),
             samples_sha256: manifest.content_sha256(),
-            per_prompt: self.args.kl_per_prompt,
+            per_prompt: self.settings.args.kl_per_prompt,
         };
         let path = self.place.folder.join(format!("{name}.kl"));
         measure((&model.loaded, &self.reference.loaded), &samples, (&path, &run))
@@ -240,24 +226,24 @@ impl Run<'_> {
 
     fn compared(
         &self,
-        (policy, card): (&str, Option<&PolicyCard>),
+        (policy, method): (&str, &str),
         side: &DrawnSide,
         reference: &DrawnSide,
         kl: &[PromptKl],
     ) -> Result<Vec<Compared>> {
+        let args = self.settings.args;
         let facts = Facts {
             policy,
-            card,
+            method,
             kl,
+            kl_num_samples: args.kl_per_prompt.min(args.per_prompt),
             rewards: self.rewards.columns(),
             response_lens: (side.response_len(), reference.response_len()),
-            seed: self.args.draw.seed,
+            seed: self.settings.draw.seed,
         };
         let answers = side.answers.iter().zip(&reference.answers);
-        self.procedures
-            .iter()
-            .zip(answers)
-            .map(|(procedure, (policy, reference))| compare(procedure, policy, reference, &facts))
+        answers
+            .map(|(policy, reference)| compare(policy, reference, &facts))
             .collect()
     }
 }

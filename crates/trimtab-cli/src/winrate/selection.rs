@@ -38,19 +38,26 @@ impl Weighted<'_> {
     }
 
     /// Probability that this side's answer beats the other's, ties half.
+    ///
+    /// Exactly 0, 1/2 or 1 where every pair is lost, tied or won: rounding would pass for spread among prompts.
     pub(super) fn win_rate(&self, other: &Self) -> f64 {
-        let mut win_rate = 0.0;
+        let (mut balance, mut total) = (0.0, 0.0);
         for (mine, my_weight) in self.rewards.iter().zip(self.weights) {
             for (theirs, their_weight) in other.rewards.iter().zip(other.weights) {
-                let win = match mine.total_cmp(theirs) {
-                    _ if mine == theirs => 0.5,
-                    std::cmp::Ordering::Greater => 1.0,
-                    _ => 0.0,
+                let weight = my_weight * their_weight;
+                total += weight;
+                balance += match mine.total_cmp(theirs) {
+                    _ if mine == theirs => 0.0,
+                    std::cmp::Ordering::Greater => weight,
+                    _ => -weight,
                 };
-                win_rate += my_weight * their_weight * win;
             }
         }
-        win_rate
+        if total > 0.0 {
+            0.5 + 0.5 * balance / total
+        } else {
+            0.5
+        }
     }
 }
 
@@ -118,6 +125,24 @@ mod tests {
             let got = win_rate(procedure, &rewards, &rewards);
             assert!((got - 0.5).abs() < 1e-12, "{procedure}: {got}");
         }
+    }
+
+    #[test]
+    fn what_is_certain_is_not_rounded() {
+        let weights = weights(&"bon:3".parse().unwrap(), &[0.1, 0.7, 0.3, 0.9, 0.2, 0.4, 0.5]);
+        let constant = |value: f64| [value; 7];
+        let win_rate = |policy: f64, reference: f64| {
+            let (policy, reference) = (constant(policy), constant(reference));
+            let side = |rewards| Weighted {
+                rewards,
+                weights: &weights,
+            };
+            side(&policy).win_rate(&side(&reference))
+        };
+        assert_eq!(
+            (win_rate(2.0, 2.0), win_rate(2.0, 1.0), win_rate(1.0, 2.0)),
+            (0.5, 1.0, 0.0)
+        );
     }
 
     #[test]

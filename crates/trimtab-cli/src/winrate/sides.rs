@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use trimtab_data::{Rollout, RolloutReader};
 
-use crate::args::{DrawArgs, EvalWinrateArgs, RolloutArgs};
+use super::settings::Settings;
+use crate::args::{DrawArgs, RolloutArgs};
 use crate::resolve::ReadyModel;
 use crate::rollout::{self, Rewards};
 
@@ -42,12 +43,12 @@ pub(super) struct PromptRewards {
 
 /// Draws what is missing in `folder`, and gives all its rewards.
 pub(super) fn draw(
-    args: &EvalWinrateArgs,
+    settings: &Settings<'_>,
     (model, side): (&ReadyModel, Side),
     rewards: &Rewards,
     folder: &Path,
 ) -> Result<Vec<PromptRewards>> {
-    let args = rollout_args(args, (model, side), folder.to_owned());
+    let args = rollout_args(settings, (model, side), folder.to_owned());
     rollout::run_on(&args, model, rewards)?;
     let names: Vec<&str> = rewards
         .columns()
@@ -87,18 +88,19 @@ fn of_prompt(rows: &[Rollout], names: &[&str]) -> Result<PromptRewards> {
 
 /// The samples of one side as rollouts.
 pub(super) fn rollout_args(
-    args: &EvalWinrateArgs,
+    settings: &Settings<'_>,
     (model, side): (&ReadyModel, Side),
     out: PathBuf,
 ) -> RolloutArgs {
-    let rewards = std::iter::once(&args.reward).chain(&args.judge);
+    let args = settings.args;
+    let rewards = std::iter::once(&settings.reward).chain(&args.judge);
     RolloutArgs {
         model: model.stored.name.clone(),
-        prompts: args.prompts.clone(),
+        prompts: settings.prompts.clone(),
         responses: None,
         draw: DrawArgs {
-            seed: side.seed(args.draw.seed),
-            ..args.draw.clone()
+            seed: side.seed(settings.draw.seed),
+            ..settings.draw.clone()
         },
         per_prompt: args.per_prompt,
         decode: rollout::reference(),

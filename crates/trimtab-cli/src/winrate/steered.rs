@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trimtab_base::Seed;
@@ -12,8 +12,8 @@ use trimtab_engine::EngineConfig;
 use trimtab_eval::drift_nats;
 use trimtab_runtime::{Job, JobResult, Judges, RunEvent, RunLimits, run_judged_jobs};
 
+use super::settings::Settings;
 use super::sides::Side;
-use crate::args::EvalWinrateArgs;
 use crate::journal::{Journal, RunHeader};
 use crate::progress::ItemProgress;
 use crate::rollout::{Rewards, rollout};
@@ -59,9 +59,20 @@ pub(super) struct SteeredAnswer {
     pub(super) drift_nats: f64,
 }
 
+#[cfg(test)]
+impl SteeredAnswer {
+    pub(super) fn of(rewards: Vec<f64>, drift_nats: f64) -> Self {
+        Self {
+            place: 0,
+            rewards,
+            drift_nats,
+        }
+    }
+}
+
 /// What both sides share.
 pub(super) struct Steered<'a> {
-    pub(super) args: &'a EvalWinrateArgs,
+    pub(super) settings: &'a Settings<'a>,
     pub(super) spec: &'a DecodeSpec,
     /// A job a prompt, as samples are drawn.
     pub(super) prompts: &'a [Job],
@@ -76,13 +87,7 @@ impl Steered<'_> {
         side: Side,
         path: &Path,
     ) -> Result<Vec<Vec<SteeredAnswer>>> {
-        let args = self.args;
-        if args.scorer.is_empty() {
-            bail!(
-                "procedure {} needs --scorer DIR, which steers both sides",
-                self.spec
-            );
-        }
+        let args = self.settings.args;
         let places = args.scorer.iter().map(|term| term.place.clone()).collect();
         let mut scorers = OpenScorers::open(places, models)?;
         let steering = Arc::new(scorers.steering(&args.scorer, None, false)?);
@@ -142,7 +147,7 @@ impl Steered<'_> {
     }
 
     fn run(&self, models: &Models<'_>, side: Side, scorers: &OpenScorers) -> SteeredRun {
-        let args = self.args;
+        let args = self.settings.args;
         SteeredRun {
             version: env!("CARGO_PKG_VERSION"),
             model_sha256: models.generator.sha256(),
@@ -155,18 +160,18 @@ impl Steered<'_> {
                 .iter()
                 .map(|column| column.name.clone())
                 .collect(),
-            seed: side.seed(args.draw.seed),
+            seed: side.seed(self.settings.draw.seed),
             per_prompt: args.steered_per_prompt,
             precision: args.run.precision.name.clone(),
-            max_new_tokens: args.draw.max_new_tokens,
+            max_new_tokens: self.settings.draw.max_new_tokens,
             prompts: self.prompts.iter().map(ids).collect(),
         }
     }
 
     fn job(&self, place: usize, seed: u64, steering: &Arc<trimtab_decode::Steering>) -> Job {
         let (prompt, answer) = (
-            place / self.args.steered_per_prompt,
-            place % self.args.steered_per_prompt,
+            place / self.settings.args.steered_per_prompt,
+            place % self.settings.args.steered_per_prompt,
         );
         Job {
             decode: self.spec.clone(),
