@@ -27,8 +27,8 @@ Procedures:
                      as it is. Its KL is at most the policy's and the bound of its choices among blocks together
 
 What is not given is taken from the card that `train align` left in the first policy: the reward, --raw, --system, --stop,
---max-new-tokens, and without --prompts the prompts of the training's file behind those that were trained on. A note says
-what was taken, and what differs from a policy's training.
+--max-new-tokens, and without --prompts the prompts of the training's file behind those that were trained on, as many as
+these unless --num-prompts says how many. A note says what was taken, and what differs from a policy's training.
 
 Examples:
   trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample --reward head:sentiment

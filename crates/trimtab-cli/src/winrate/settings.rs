@@ -179,11 +179,16 @@ fn prompts(
         let num_prompts = trained_on.num_prompts.with_context(used_up)?;
         draw.skip = trained_on.skip.saturating_add(num_prompts);
     }
+    // The rest of a data set may be a hundred thousand prompts.
+    draw.num_prompts = draw.num_prompts.or(trained_on.num_prompts);
     let left = prompt_keys(file, draw)
         .with_context(|| format!("the prompts of the training of {policy}; give --prompts FILE"))?;
     if left.is_empty() {
         bail!(used_up());
     }
-    taken.push(format!("--prompts {file} --skip {}", draw.skip));
+    let limit = draw
+        .num_prompts
+        .map_or_else(String::new, |num| format!(" --num-prompts {num}"));
+    taken.push(format!("--prompts {file} --skip {}{limit}", draw.skip));
     Ok(file.clone())
 }

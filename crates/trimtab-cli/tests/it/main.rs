@@ -16,3 +16,4 @@ mod rewards;
 mod rollout;
 mod steered_frontier;
 mod train;
+mod winrate;
