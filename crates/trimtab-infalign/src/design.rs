@@ -30,6 +30,15 @@ pub struct DesignLine {
     pub points: Vec<Analysis>,
 }
 
+/// A fixed point that is not there to compare with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MissingFixedPoint {
+    /// As users write it; there may be no such transform.
+    pub transform: String,
+    /// Why it is not there.
+    pub reason: String,
+}
+
 /// The answer of a search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Design {
@@ -37,10 +46,15 @@ pub struct Design {
     pub kl_max_nats: f64,
     /// The transform to train with, at the budget.
     pub recommended: Analysis,
+    /// Whether the recommended one is the first or last of its family that was tried, so that one beyond may win more.
+    pub is_at_edge_of_search: bool,
     /// The identity transform at the budget: what training for the standard win rate gets.
     pub identity: Analysis,
     /// The fixed point at the budget, where the procedure has one: for best-of-N the most that any policy gets.
     pub fixed_point: Option<Analysis>,
+    /// The fixed point of a procedure that has one, where it could not be solved at the budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_fixed_point: Option<MissingFixedPoint>,
     /// KL at which the recommended transform wins as often as identity does at the budget.
     pub kl_nats_for_identity_win_rate: Option<f64>,
     /// Win rate against KL: recommended, identity, log, fixed point, and the best of the other families.
@@ -58,13 +72,23 @@ pub fn design(procedure: &Procedure, kl_max_nats: f64, num_points: u32) -> Resul
         _ => None,
     };
     // Fixed points have a greatest N; beyond, there is none to compare with.
-    let fixed_point = fixed_point.filter(|transform| transform.to_string().parse::<Transform>().is_ok());
-    design_by(
+    let known = fixed_point
+        .as_ref()
+        .map(|transform| transform.to_string().parse::<Transform>());
+    let too_great = known.as_ref().and_then(|known| known.as_ref().err());
+    let mut found = design_by(
         &|policy| analyze(policy, procedure),
-        fixed_point,
+        fixed_point.as_ref().filter(|_| too_great.is_none()),
         kl_max_nats,
         num_points,
-    )
+    )?;
+    if let Some((transform, error)) = fixed_point.zip(too_great) {
+        found.missing_fixed_point = Some(MissingFixedPoint {
+            transform: transform.to_string(),
+            reason: error.to_string(),
+        });
+    }
+    Ok(found)
 }
 
 /// Searches with any way to analyse a policy, e.g. by simulation; `fixed_point` is a transform to compare with.
@@ -73,7 +97,7 @@ pub fn design(procedure: &Procedure, kl_max_nats: f64, num_points: u32) -> Resul
 /// Those of `analyze`, and [`InfalignError::OutOfRange`] for a budget outside [`crate::KL_RANGE_NATS`].
 pub fn design_by(
     analyze: &dyn Fn(&Density) -> Result<Analysis, InfalignError>,
-    fixed_point: Option<Transform>,
+    fixed_point: Option<&Transform>,
     kl_max_nats: f64,
     num_points: u32,
 ) -> Result<Design, InfalignError> {
@@ -94,14 +118,26 @@ pub fn design_by(
         .find(|point| point.win_rate >= best - INDIFFERENCE)
         .unwrap_or(&identity)
         .clone();
-    let fixed_point = fixed_point.and_then(|transform| search.at_budget(&transform).ok());
-    let lines = search.lines(&recommended, fixed_point.as_ref(), &found, num_points)?;
+    let at_budget = fixed_point.map(|transform| search.at_budget(transform));
+    let (at_budget, missing_fixed_point) = match (at_budget, fixed_point) {
+        (Some(Err(error)), Some(transform)) if error.is_out_of_reach() => {
+            let missing = MissingFixedPoint {
+                transform: transform.to_string(),
+                reason: error.to_string(),
+            };
+            (None, Some(missing))
+        }
+        (at_budget, _) => (at_budget.transpose()?, None),
+    };
+    let lines = search.lines(&recommended, fixed_point, &found, num_points)?;
     Ok(Design {
         kl_max_nats,
+        is_at_edge_of_search: is_at_edge(&recommended.transform),
         kl_nats_for_identity_win_rate: search.kl_for(&recommended.transform, identity.win_rate),
         recommended,
         identity,
-        fixed_point,
+        fixed_point: at_budget,
+        missing_fixed_point,
         lines,
     })
 }
@@ -149,13 +185,13 @@ impl Search<'_> {
     fn lines(
         &self,
         recommended: &Analysis,
-        fixed_point: Option<&Analysis>,
+        fixed_point: Option<&Transform>,
         found: &[Analysis],
         num_points: u32,
     ) -> Result<Vec<DesignLine>, InfalignError> {
         let mut transforms = vec![recommended.transform.clone()];
-        let others = found.iter().chain(fixed_point).map(|point| &point.transform);
-        for transform in others {
+        let others = found.iter().map(|point| &point.transform);
+        for transform in others.chain(fixed_point) {
             if !transforms.contains(transform) {
                 transforms.push(transform.clone());
             }
@@ -206,6 +242,16 @@ impl Search<'_> {
     }
 }
 
+/// Whether a transform is the mildest or steepest of its family that is searched.
+fn is_at_edge(transform: &Transform) -> bool {
+    let size = match transform {
+        Transform::Exp { t } => t.abs(),
+        Transform::Power { p } => *p,
+        _ => return false,
+    };
+    size <= COARSE[0] || size >= COARSE[COARSE.len() - 1]
+}
+
 /// A positive number with two significant digits.
 fn two_digits(value: f64) -> f64 {
     format!("{value:.1e}").parse().unwrap_or(value)
@@ -250,6 +296,29 @@ mod tests {
             );
             assert!((line.points[3].kl_nats - 0.5).abs() < 1e-6);
         }
+    }
+
+    /// A threshold wants a step, which no exponent of the search is; best-of-4 wants one that is found.
+    #[test]
+    fn an_optimum_at_the_edge_of_the_search_is_told() {
+        let design = designed("rewind:0.9", 1.0);
+        let Transform::Exp { t } = design.recommended.transform else {
+            panic!("{:?}", design.recommended);
+        };
+        assert_eq!((t, design.is_at_edge_of_search), (480.0, true));
+        assert!(!designed("bon:4", 0.5).is_at_edge_of_search);
+    }
+
+    #[test]
+    fn a_fixed_point_that_is_not_there_is_named() {
+        let design = designed("won:2000", 0.1);
+        let missing = design.missing_fixed_point.unwrap();
+        assert_eq!(
+            (design.fixed_point, &missing.transform[..]),
+            (None, "won_fp:2000")
+        );
+        assert!(missing.reason.contains("1 to 1024"), "{}", missing.reason);
+        assert_eq!(designed("bon:2", 0.5).missing_fixed_point, None);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub enum InfalignError {
     },
     /// A KL that no beta reaches.
     #[error(
-        "{transform} reaches no KL of {kl_nats} nats: {nearest_kl_nats:.6} at beta {nearest_beta:.3e} is the nearest \
+        "{transform} reaches no KL of {kl_nats} nats: {nearest_kl_nats:.9} at beta {nearest_beta:.3e} is the nearest \
          found; {remedy}"
     )]
     KlUnreachable {
@@ -85,7 +85,7 @@ pub enum InfalignError {
     /// A fixed point whose iteration did not settle.
     #[error(
         "the fixed point for {procedure} at beta {beta:.3e} did not settle in {num_iterations} iterations: the last \
-         changed its log-density by {residual_nats:.1e} nats; take a greater beta (a smaller KL), where the win rate is not within rounding of 1"
+         changed its log-density by {residual_nats:.1e} nats; take a greater beta (a smaller KL)"
     )]
     NotConverged {
         /// The procedure.
@@ -97,4 +97,11 @@ pub enum InfalignError {
         /// Greatest change of the last one, in nats.
         residual_nats: f64,
     },
+}
+
+impl InfalignError {
+    /// Whether the question was a good one and its numbers are beyond what can be solved: others may be answered still.
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::KlUnreachable { .. } | Self::NotConverged { .. })
+    }
 }

@@ -4,11 +4,15 @@
 //! The win rate's first variation at a policy with distribution function `F` is
 //! `Phi(u) = -int_u^1 g(F(v)) g(v) dv`, up to a constant; for best-of-N `-N^2 int_u^1 F^(N-1) v^(N-1) dv`. The policy
 //! that is optimal for it is another one, `exp(Phi / beta) / Z`, and so on. For worst-of-N that iteration settles, with
-//! Anderson's acceleration. For best-of-N it swings at small betas, but there the solution is unique and the equation a
-//! boundary value problem that can be shot at (`shooting`); the iteration then only polishes.
+//! Anderson's acceleration. For best-of-N it swings at small betas; there the policy's own quantiles are the better variable
+//! (`of_quantiles`), and the iteration only polishes.
+//!
+//! `Phi / beta` may span a hundred orders of magnitude. Where it is beyond a nat below the top only its relative error
+//! matters, since the density there is next to nothing; so `Phi` is integrated from the top, where it is small, and its
+//! changes are counted so.
 
 mod anderson;
-mod shooting;
+mod of_quantiles;
 
 use serde::Serialize;
 
@@ -17,32 +21,36 @@ use crate::error::InfalignError;
 use crate::panels::{Panels, unresolved};
 use crate::procedure::{PreparedProcedure, Procedure};
 
-/// Panels of fixed points: halving down to 2^-40 at both ends, 24 between, more for many candidates, whose powers are steep.
+/// Panels of fixed points: halving down to 2^-40 at both ends, 24 between, more for many candidates, whose powers are steep:
+/// those of worst-of-N more so, since its log-density is one of them.
 const DEPTH: u32 = 40;
 const NUM_INNER: u32 = 24;
-const CANDIDATES_PER_PART: u32 = 32;
-/// Iterations until a fixed point is given up.
+const BEST_OF_PER_PART: u32 = 16;
+const WORST_OF_PER_PART: u32 = 8;
+/// Iterations until a fixed point is given up, and until a polished one is as good as it gets.
 const MAX_ITERATIONS: usize = 500;
+const MAX_POLISHINGS: usize = 30;
 /// A fixed point is found when one more application changes `Phi / beta`, a log-density, by no more than this.
 const TOLERANCE_NATS: f64 = 1e-10;
 /// A fixed point that does not come nearer is good enough at this change.
 const ENOUGH_NATS: f64 = 1e-7;
 
-/// Win rates differ from their limit by about as much as beta; nearer than this to rounding, a fixed point is noise.
-const MIN_BETA: f64 = 1e-10;
+/// A best-of-N policy falls by a nat within `beta / N^2` of the top; nearer to the rounding of quantiles, it is noise.
+const MIN_WIDTH_OF_BEST: f64 = 1e-11;
 
 /// How well a fixed point satisfies its equation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Certificate {
     /// Iterations made.
     pub num_iterations: usize,
-    /// Greatest change of the log-density by one more application of the equation, in nats.
+    /// Greatest change of the log-density by one more application of the equation, in nats; relative where the density is
+    /// more than a nat below its greatest.
     pub residual_nats: f64,
     /// `beta KL(f || f')` with `f'` the policy after one more application, in units of win rate. For best-of-N, where the
     /// problem is concave, no policy at all has an objective `W - beta KL` greater by more than this (derived here). For
     /// worst-of-N it says that the policy is stationary, no more.
     pub gap: f64,
-    /// Greatest part of a panel's values that its polynomial truncates, in nats.
+    /// Greatest part of a panel's values that its polynomial truncates, in nats, relative as the residual is.
     pub truncation_nats: f64,
 }
 
@@ -63,18 +71,26 @@ impl FixedPoint {
     pub(crate) fn solve(choice: Choice, beta: f64, start: Option<&Self>) -> Result<Self, InfalignError> {
         let equation = Equation::new(choice, beta);
         let first = match (choice, start) {
-            (Choice::BestOf(_), _) => equation.shot(),
+            (Choice::BestOf(_), _) => equation.of_quantiles(),
             (Choice::WorstOf(_), Some(start)) => start.values.clone(),
             // The limit of small KL, where F(u) = u.
             (Choice::WorstOf(_), None) => equation.variation_at(&equation.points),
         };
-        let mut solver = Anderson::new(first);
-        while solver.num_iterations() < MAX_ITERATIONS && !solver.is_done(TOLERANCE_NATS * beta) {
+        let most = match choice {
+            Choice::BestOf(_) => MAX_POLISHINGS,
+            Choice::WorstOf(_) => MAX_ITERATIONS,
+        };
+        let mut solver = Anderson::counting_in(first, beta);
+        while solver.num_iterations() < most && !solver.is_done(TOLERANCE_NATS) {
             let image = equation.apply(solver.values());
             solver.take(&image);
         }
-        let residual_nats = solver.least_residual() / beta;
-        if residual_nats <= ENOUGH_NATS && beta >= MIN_BETA {
+        let residual_nats = solver.least_residual();
+        let is_noise = match choice {
+            Choice::BestOf(n) => beta < MIN_WIDTH_OF_BEST * f64::from(n).powi(2),
+            Choice::WorstOf(_) => false,
+        };
+        if residual_nats <= ENOUGH_NATS && !is_noise {
             return Ok(equation.certified(solver));
         }
         Err(InfalignError::NotConverged {
@@ -111,11 +127,6 @@ impl Choice {
             Self::WorstOf(n) => Procedure::WorstOf { n },
         }
     }
-
-    fn num_candidates(self) -> u32 {
-        let (Self::BestOf(n) | Self::WorstOf(n)) = self;
-        n
-    }
 }
 
 /// The equation on the points of panels.
@@ -131,7 +142,10 @@ struct Equation {
 impl Equation {
     fn new(choice: Choice, beta: f64) -> Self {
         let procedure = choice.procedure().prepare().expect("neither has a table");
-        let num_parts = choice.num_candidates().div_ceil(CANDIDATES_PER_PART);
+        let num_parts = match choice {
+            Choice::BestOf(n) => n.div_ceil(BEST_OF_PER_PART),
+            Choice::WorstOf(n) => n.div_ceil(WORST_OF_PER_PART),
+        };
         let panels = Panels::graded(DEPTH, NUM_INNER, num_parts);
         let points = panels.points();
         let reference_weights = points.iter().map(|&u| procedure.weight(u)).collect();
@@ -171,17 +185,17 @@ impl Equation {
             .zip(&self.reference_weights)
             .map(|(&q, weight)| self.procedure.weight(q) * weight)
             .collect();
-        let mut variation = self.panels.cumulative(&integrand);
-        let whole = variation[variation.len() - 1];
+        let mut variation = self.panels.remaining(&integrand);
         for entry in &mut variation {
-            *entry -= whole;
+            *entry = -*entry;
         }
         variation
     }
 
-    /// `F` by shooting, as values of `Phi`.
-    fn shot(&self) -> Vec<f64> {
-        let log_densities = shooting::log_densities(&self.panels, &self.procedure, self.beta);
+    /// The fixed point by its quantiles, as values of `Phi`.
+    fn of_quantiles(&self) -> Vec<f64> {
+        let log_densities =
+            of_quantiles::log_densities(&self.panels, &self.procedure, self.beta, &self.points);
         let top = log_densities[log_densities.len() - 1];
         log_densities
             .iter()
@@ -201,6 +215,10 @@ impl Equation {
             .zip(&image)
             .map(|(value, image)| {
                 let density = (value / self.beta - log_total).exp();
+                // Where there is no density, the log-density may be beyond floats.
+                if density == 0.0 {
+                    return 0.0;
+                }
                 density * ((value - image) / self.beta - log_total + log_total_of_image)
             })
             .collect();
@@ -208,12 +226,12 @@ impl Equation {
         let changes = values
             .iter()
             .zip(&image)
-            .map(|(value, image)| (value - image).abs());
+            .map(|(value, image)| (value - image).abs() / value.abs().max(self.beta));
         let certificate = Certificate {
             num_iterations,
-            residual_nats: changes.fold(0.0, f64::max) / self.beta,
+            residual_nats: changes.fold(0.0, f64::max),
             gap: self.beta * integrals[integrals.len() - 1].max(0.0),
-            truncation_nats: unresolved(&values) / self.beta,
+            truncation_nats: unresolved(&values, self.beta),
         };
         FixedPoint {
             panels: self.panels,

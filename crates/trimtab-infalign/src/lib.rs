@@ -38,7 +38,7 @@ mod transform;
 mod win_rates;
 
 pub use density::Density;
-pub use design::{Design, DesignLine, design, design_by};
+pub use design::{Design, DesignLine, MissingFixedPoint, design, design_by};
 pub use error::InfalignError;
 pub use fixed_point::Certificate;
 pub use procedure::{PROCEDURES, PreparedProcedure, Procedure};

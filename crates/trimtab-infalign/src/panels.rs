@@ -11,10 +11,10 @@ use crate::integral::edges_with;
 /// Degree of the polynomials.
 const DEGREE: usize = 16;
 /// Points of a panel, both ends included.
-pub(crate) const NUM_POINTS: usize = DEGREE + 1;
+const NUM_POINTS: usize = DEGREE + 1;
 
 /// Values at the points of one panel, from left to right.
-pub(crate) type Point = [f64; NUM_POINTS];
+type Point = [f64; NUM_POINTS];
 
 /// What all panels share, on `[-1, 1]`.
 struct Rule {
@@ -165,6 +165,41 @@ impl Panels {
         cumulative
     }
 
+    /// Integral from 0 to 1 of a function given by its values at all points.
+    pub(crate) fn integral(&self, values: &[f64]) -> f64 {
+        let whole = &rule().integrals[DEGREE];
+        let of_panel = |(ends, values): (&[f64], &[f64])| -> f64 {
+            let sum: f64 = whole
+                .iter()
+                .zip(values)
+                .map(|(weight, value)| weight * value)
+                .sum();
+            (ends[1] - ends[0]) / 2.0 * sum
+        };
+        let panels = self.edges.windows(2).zip(values.chunks_exact(NUM_POINTS));
+        panels.map(of_panel).sum()
+    }
+
+    /// Integrals from each point to 1, added from the right, so that small ones keep their digits.
+    /// `[num_panels * NUM_POINTS]`
+    pub(crate) fn remaining(&self, values: &[f64]) -> Vec<f64> {
+        let mut remaining = vec![0.0; values.len()];
+        let mut beyond = 0.0;
+        let panels = self
+            .edges
+            .windows(2)
+            .zip(values.chunks_exact(NUM_POINTS))
+            .zip(remaining.chunks_exact_mut(NUM_POINTS));
+        for ((ends, values), remaining) in panels.rev() {
+            let integrals = from_left(ends[1] - ends[0], values);
+            for (entry, integral) in remaining.iter_mut().zip(integrals) {
+                *entry = beyond + (integrals[DEGREE] - integral);
+            }
+            beyond = remaining[0];
+        }
+        remaining
+    }
+
     /// The function with these values at all points, at `u` in `[0, 1]`.
     pub(crate) fn at(&self, values: &[f64], u: f64) -> f64 {
         let panel = self
@@ -179,13 +214,19 @@ impl Panels {
 }
 
 /// Greatest part of a panel's values, given at all points, that its last three coefficients hold: how far from resolved
-/// it is.
-pub(crate) fn unresolved(values: &[f64]) -> f64 {
-    values.chunks_exact(NUM_POINTS).map(tail).fold(0.0, f64::max)
+/// it is; in `unit`s, and relative to the values where they are greater.
+pub(crate) fn unresolved(values: &[f64], unit: f64) -> f64 {
+    let counted = |values: &[f64]| {
+        let least = values
+            .iter()
+            .fold(f64::INFINITY, |least, value| least.min(value.abs()));
+        tail(values) / least.max(unit)
+    };
+    values.chunks_exact(NUM_POINTS).map(counted).fold(0.0, f64::max)
 }
 
 /// Integrals from the left end of a panel of this width to each of its points.
-pub(crate) fn from_left(width: f64, values: &[f64]) -> Point {
+fn from_left(width: f64, values: &[f64]) -> Point {
     rule().integrals.map(|row| {
         let integral: f64 = row.iter().zip(values).map(|(weight, value)| weight * value).sum();
         width / 2.0 * integral
@@ -267,7 +308,8 @@ mod tests {
         assert_eq!(panels.edges(), [0.0, 0.125, 0.25, 0.5, 0.75, 0.875, 1.0]);
         assert_eq!(Panels::graded(1, 1, 2).edges(), [0.0, 0.25, 0.5, 0.75, 1.0]);
         let values: Vec<f64> = panels.points().iter().map(|u| 16.0 * u.powi(15)).collect();
-        let cumulative = panels.cumulative(&values);
+        let (cumulative, remaining) = (panels.cumulative(&values), panels.remaining(&values));
+        assert!((panels.integral(&values) - 1.0).abs() < 1e-13);
         for u in [0.0, 0.1, 0.125, 0.33, 0.5, 0.9999, 1.0] {
             assert!(
                 (panels.at(&values, u) - 16.0 * u.powi(15)).abs() < 1e-12,
@@ -277,8 +319,12 @@ mod tests {
                 (panels.at(&cumulative, u) - u.powi(16)).abs() < 1e-13,
                 "integral at {u}"
             );
+            assert!(
+                (panels.at(&remaining, u) - (1.0 - u.powi(16))).abs() < 1e-13,
+                "integral from {u}"
+            );
         }
-        assert!(unresolved(&values) < 1e-9);
+        assert!(unresolved(&values, 1.0) < 1e-9);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::density::Density;
 use crate::error::InfalignError;
+use crate::fixed_point::Certificate;
 use crate::integral::{edges_with, integrate};
 use crate::procedure::{PreparedProcedure, Procedure};
 use crate::transform::{PreparedTransform, Transform};
@@ -17,6 +18,8 @@ const BETA_RANGE: (f64, f64) = (1e-290, 1e12);
 const KL_TOLERANCE: f64 = 1e-10;
 /// The same where a fixed point's own error lets it come no nearer.
 const ENOUGH: f64 = 1e-7;
+/// A KL this near, relatively, was reached but for the errors of what was solved.
+const NEXT_TO: f64 = 1e-2;
 const MAX_STEPS: usize = 200;
 /// Least step of `log beta` towards a fixed point that may be beyond reach.
 const MIN_STRIDE: f64 = 0.05;
@@ -45,6 +48,9 @@ pub struct Analysis {
     pub win_rate: f64,
     /// Win rate of one draw against one draw.
     pub standard_win_rate: f64,
+    /// Of a transform that is a fixed point: how well it satisfies its equation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 /// `W^T(policy > reference)`: how often the procedure on the policy beats the procedure on the reference (InfAlign B2).
@@ -88,6 +94,7 @@ impl Analysis {
             beta: policy.beta(),
             win_rate,
             standard_win_rate: inference_win_rate(policy, &one_draw).win_rate,
+            certificate: policy.prepared().certificate().copied(),
         }
     }
 }
@@ -249,8 +256,14 @@ impl BetaSearch<'_> {
             kl_nats: self.kl_nats,
             nearest_kl_nats,
             nearest_beta,
-            remedy: if self.transform.depends_on_beta() && nearest_kl_nats < self.kl_nats {
-                "ask for a smaller KL: beyond, the win rate is 1 but for rounding, and fixed points say nothing more"
+            remedy: if self.transform.depends_on_beta() {
+                // Their KL is any number: what ends is the precision, and it does at small betas.
+                let is_next_to = (nearest_kl_nats / self.kl_nats - 1.0).abs() <= NEXT_TO;
+                if is_next_to {
+                    "rounding hides which beta has it exactly; ask for a smaller KL"
+                } else {
+                    "its fixed point cannot be solved at the smaller betas that a greater KL needs; ask for a smaller KL"
+                }
             } else if nearest_kl_nats < self.kl_nats {
                 "ask for a smaller KL"
             } else {

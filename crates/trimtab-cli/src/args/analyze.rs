@@ -66,7 +66,8 @@ pub(crate) struct AnalyzeDesignArgs {
     /// Most KL that the policy may have from the reference, in nats.
     #[arg(long, value_name = "NATS", default_value_t = 1.0)]
     pub(crate) kl_max: f64,
-    /// Write a figure of win rate against KL: an SVG file if the name ends in .svg, else a page.
+    /// Where the figure of win rate against KL goes: an SVG file if the name ends in .svg, else a page. Without it, a page
+    /// design_PROCEDURE.html in the current folder; with --json, none.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Points of each line of the figure.
@@ -97,6 +98,9 @@ fn infalign_help() -> String {
     format!(
         "{MODEL}\n\n{}\n\nTransforms, u the calibrated reward:\n{}\n\n\
          Beta belongs to the transform as written here; for e^(Tu) unscaled it is greater by e^T.\n\n\
+         Fixed points have a `certificate`: how well the equation is satisfied, and for bon_fp how far from the optimum the\n\
+         policy may be. Where one cannot be solved, which happens where win rates are 1 to many digits, its lines say why\n\
+         (`reason` beside null numbers), and the others stand.\n\n\
          Examples:\n  \
          trimtab analyze infalign --procedure bon:4 --transform exp:10 --kl 0.25 --json\n  \
          trimtab analyze infalign --procedure sample,bon:4,won:4 --transform identity,exp:10,exp:-10,bon_fp:4 --kl 0.25,0.5\n  \
@@ -111,7 +115,8 @@ fn design_help() -> String {
     format!(
         "Every family of transforms is searched for the member with the greatest win rate under the procedure at the KL \
          budget;\nthe simplest that is within 0.0001 of the best is recommended. bon_fp is the most that any policy can \
-         reach; won_fp is\nstationary only.\n\n{MODEL}\n\n{}\n\n\
+         reach; won_fp is\nstationary only. Sizes of T and P from 0.5 to 480 are tried; a best one at either end is called one at the edge of \
+         the\nsearch (`is_at_edge_of_search`).\n\n{MODEL}\n\n{}\n\n\
          Examples:\n  \
          trimtab analyze design --procedure won:4 --kl-max 1.0\n  \
          trimtab analyze design --procedure bon:16 --kl-max 2 --out bon16.html\n  \

@@ -78,7 +78,7 @@ fn several_questions_have_a_list_and_a_table() {
     ];
     let table = world.ok(&args);
     assert!(table.contains("0.8563") && table.contains("won_fp:4"), "{table}");
-    assert_eq!(table.lines().count(), 1 + 12, "{table}");
+    assert_eq!(table.lines().count(), 1 + 12 + 2, "{table}");
     let list = world.json(&[&args[..], &["--json"]].concat());
     let list = list.as_array().unwrap();
     assert_eq!(list.len(), 12);
@@ -92,6 +92,93 @@ fn several_questions_have_a_list_and_a_table() {
     };
     assert!((cell("won:4", "won_fp:4", 0.5) - 0.9479).abs() < 5e-5);
     assert!((cell("sample", "identity", 0.5) - 0.7737).abs() < 5e-5);
+}
+
+#[test]
+fn fixed_points_show_their_certificate() {
+    let world = World::new();
+    let args = [
+        "analyze",
+        "infalign",
+        "-p",
+        "bon:4,sample",
+        "-t",
+        "bon_fp:4,exp:10",
+        "--kl",
+        "0.25",
+    ];
+    let list = world.json(&[&args[..], &["--json"]].concat());
+    for line in list.as_array().unwrap() {
+        let is_fixed_point = line["transform"] == "bon_fp:4";
+        assert_eq!(line.get("certificate").is_some(), is_fixed_point, "{line}");
+        if is_fixed_point {
+            assert!(number(&line["certificate"], "residual_nats") < 1e-9, "{line}");
+            assert!(number(&line["certificate"], "gap") < 1e-9, "{line}");
+        }
+    }
+    let table = world.ok(&args);
+    assert_eq!(table.matches("no policy has a win rate").count(), 1, "{table}");
+}
+
+#[test]
+fn a_cell_that_cannot_be_solved_costs_no_other() {
+    let world = World::new();
+    world.write("flat.csv", "0 0\n0.5 1\n1 1\n");
+    let args = [
+        "analyze",
+        "infalign",
+        "-p",
+        "bon:4",
+        "-t",
+        "table:flat.csv,exp:10",
+        "--kl",
+        "0.5,1",
+    ];
+    let list = world.json(&[&args[..], &["--json"]].concat());
+    let rates: Vec<bool> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["win_rate"].is_number())
+        .collect();
+    assert_eq!(rates, [true, false, true, true], "{list}");
+    let none = &list[1];
+    assert_eq!(
+        (&none["kl_nats"], &none["beta"], &none["standard_win_rate"]),
+        (&1.0.into(), &Value::Null, &Value::Null)
+    );
+    assert!(
+        none["reason"].as_str().unwrap().contains("a smaller KL"),
+        "{none}"
+    );
+    let table = world.ok(&args);
+    assert!(
+        table.contains("-: table:flat.csv reaches no KL of 1 nats"),
+        "{table}"
+    );
+    // What is no question is refused, whatever stands beside it.
+    world.fails(
+        &[
+            "analyze", "infalign", "-p", "bon:4", "-t", "exp:10", "--kl", "1,0",
+        ],
+        &["from 1e-9 to 16"],
+    );
+}
+
+#[test]
+fn designs_tell_an_edge_and_draw_unasked() {
+    let world = World::new();
+    let args = ["analyze", "design", "-p", "rewind:0.9", "--points", "2"];
+    let text = world.ok(&args);
+    assert!(text.contains("exp:480 is at the edge"), "{text}");
+    assert!(text.contains("Figure: design_rewind_0_9.html"), "{text}");
+    assert!(world.path("design_rewind_0_9.html").is_file());
+    let answer = world.json(&[
+        "analyze", "design", "-p", "won:2000", "--kl-max", "0.1", "--points", "1", "--json",
+    ]);
+    assert_eq!(answer["missing_fixed_point"]["transform"], "won_fp:2000");
+    assert!(answer["is_at_edge_of_search"].is_boolean(), "{answer}");
+    assert!(!world.path("design_won_2000.html").exists());
 }
 
 #[test]
@@ -178,6 +265,8 @@ fn designs_say_what_to_train_with_and_draw_it() {
     assert!(best["transform"].as_str().unwrap().starts_with("exp:"), "{best}");
     assert!(number(best, "win_rate") > number(plain, "win_rate") + 0.05);
     assert!(number(&answer["fixed_point"], "win_rate") >= number(best, "win_rate") - 1e-9);
+    assert!(number(&answer["fixed_point"]["certificate"], "gap") < 1e-9);
+    assert_eq!(answer["is_at_edge_of_search"], false);
     assert!(answer["lines"].as_array().unwrap().len() >= 4);
     assert!(
         std::fs::read_to_string(world.path("f.svg"))

@@ -20,6 +20,8 @@ pub(crate) struct Anderson {
     recent_residual: f64,
     /// The `x` of the least residual of all, with it.
     best: (Vec<f64>, f64),
+    /// Size of an entry from which on its changes count relative to it; none where they count as they are.
+    unit: Option<f64>,
 }
 
 impl Anderson {
@@ -32,6 +34,16 @@ impl Anderson {
             previous: None,
             damping: 1.0,
             recent_residual: f64::INFINITY,
+            unit: None,
+        }
+    }
+
+    /// The same with changes counted in `unit`s, and relative to an entry that is greater: entries may differ by more
+    /// orders of magnitude than floats have digits.
+    pub(crate) fn counting_in(values: Vec<f64>, unit: f64) -> Self {
+        Self {
+            unit: Some(unit),
+            ..Self::new(values)
         }
     }
 
@@ -44,7 +56,7 @@ impl Anderson {
         self.num_iterations
     }
 
-    /// Least `max |G(x) - x|` so far.
+    /// Least `max |G(x) - x|` so far, counted as [`Self::counting_in`] says.
     pub(crate) fn least_residual(&self) -> f64 {
         self.best.1
     }
@@ -63,7 +75,13 @@ impl Anderson {
     pub(crate) fn take(&mut self, image: &[f64]) {
         self.num_iterations += 1;
         let change = difference(image, &self.values);
-        let residual = change.iter().fold(0.0_f64, |most, change| most.max(change.abs()));
+        let scale = |value: &f64| self.unit.map_or(1.0, |unit| value.abs().max(unit).recip());
+        let scales: Vec<f64> = self.values.iter().map(scale).collect();
+        let counted = change
+            .iter()
+            .zip(&scales)
+            .map(|(change, scale)| change.abs() * scale);
+        let residual = counted.fold(0.0, f64::max);
         if residual < self.best.1 {
             self.best = (self.values.clone(), residual);
         }
@@ -82,13 +100,13 @@ impl Anderson {
                 self.history.remove(0);
             }
         }
-        let next = self.accelerated(&change);
+        let next = self.accelerated(&change, &scales);
         self.previous = Some((std::mem::replace(&mut self.values, next), change));
     }
 
     /// `x + d r - sum_k c_k (dx_k + d dr_k)` with the `c` that make `r - sum_k c_k dr_k` least.
-    fn accelerated(&self, change: &[f64]) -> Vec<f64> {
-        let coefficients = least_squares(&self.history, change);
+    fn accelerated(&self, change: &[f64], scales: &[f64]) -> Vec<f64> {
+        let coefficients = least_squares(&self.history, change, scales);
         let moved = |(value, change): (&f64, &f64)| value + self.damping * change;
         let mut next: Vec<f64> = self.values.iter().zip(change).map(moved).collect();
         for (coefficient, (values, changes)) in coefficients.iter().zip(&self.history) {
@@ -104,11 +122,14 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
-/// The coefficients `c` that make `|r - sum_k c_k dr_k|` least: normal equations with a little of the identity, by
-/// elimination.
-fn least_squares(history: &[(Vec<f64>, Vec<f64>)], change: &[f64]) -> Vec<f64> {
+/// The coefficients `c` that make `|r - sum_k c_k dr_k|` least, entries scaled: normal equations with a little of the
+/// identity, by elimination.
+fn least_squares(history: &[(Vec<f64>, Vec<f64>)], change: &[f64], scales: &[f64]) -> Vec<f64> {
     let size = history.len();
-    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let dot = |a: &[f64], b: &[f64]| -> f64 {
+        let terms = a.iter().zip(b).zip(scales);
+        terms.map(|((a, b), scale)| (a * scale) * (b * scale)).sum()
+    };
     let row = |(_, left): &(Vec<f64>, Vec<f64>)| -> Vec<f64> {
         let of_history = history.iter().map(|(_, right)| dot(left, right));
         of_history.chain([dot(left, change)]).collect()

@@ -47,7 +47,7 @@ fn certificates_hold_from_small_to_large_kl() {
             let policy = policy_at_kl(&transform.parse().unwrap(), kl_nats).unwrap();
             let certificate = policy.prepared().certificate().unwrap();
             assert!(
-                certificate.residual_nats < 1e-9,
+                certificate.residual_nats < 1e-8,
                 "{transform} at {kl_nats}: {certificate:?}"
             );
             assert!(
@@ -55,16 +55,19 @@ fn certificates_hold_from_small_to_large_kl() {
                 "{transform} at {kl_nats}: {certificate:?}"
             );
             assert!(
-                certificate.truncation_nats < 1e-8,
+                certificate.truncation_nats < 1e-7,
                 "{transform} at {kl_nats}: {certificate:?}"
             );
         }
     };
     check("bon_fp:2", &[0.01, 1.0, 5.0]);
     check("bon_fp:4", &[0.1, 1.0, 5.0]);
-    check("bon_fp:128", &[0.05, 0.5]);
+    check("bon_fp:128", &[0.05, 0.5, 1.0]);
     check("won_fp:4", &[0.1, 0.5, 2.0]);
-    check("won_fp:128", &[0.05]);
+    // Of log-densities over a hundred orders of magnitude.
+    check("won_fp:128", &[0.2, 0.5]);
+    check("won_fp:32", &[1.0, 2.0]);
+    check("won_fp:4", &[8.0]);
 }
 
 /// The objective W - beta KL of `bon_fp` is not passed by any other policy of the family, and by no perturbation.

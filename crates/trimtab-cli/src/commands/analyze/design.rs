@@ -1,12 +1,14 @@
 //! `trimtab analyze design`: the transform to train with for a procedure. Knows how the answer is shown.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use trimtab_eval::{WinRateLine, WinRateLines};
 use trimtab_infalign::{Analysis, Design, design, design_by};
 
-use super::infalign::beta;
+use super::infalign::{beta, certified};
 use super::procedure::AnyProcedure;
 use crate::Verdict;
 use crate::args::AnalyzeDesignArgs;
@@ -35,7 +37,8 @@ pub(crate) fn run(args: &AnalyzeDesignArgs) -> Result<Verdict> {
         }
     }
     .with_context(|| format!("{} within --kl-max {}", procedure.name(), args.kl_max))?;
-    if let Some(path) = &args.out {
+    let out = figure_path(args, &procedure.name());
+    if let Some(path) = &out {
         figure(&procedure.name(), &found).write(path)?;
     }
     if args.json {
@@ -49,19 +52,39 @@ pub(crate) fn run(args: &AnalyzeDesignArgs) -> Result<Verdict> {
         for line in advice(&procedure.name(), &found) {
             output::line(&line)?;
         }
-        if let Some(path) = &args.out {
+        if let Some(path) = &out {
             output::line(&format!("Figure: {}", path.display()))?;
         }
     }
     Ok(Verdict::Ok)
 }
 
+/// Where the figure goes: as asked, or for people beside where they are, under the procedure's name.
+fn figure_path(args: &AnalyzeDesignArgs, procedure: &str) -> Option<PathBuf> {
+    let of_name = |letter: char| {
+        if letter.is_ascii_alphanumeric() {
+            letter
+        } else {
+            '_'
+        }
+    };
+    let named = || {
+        let name: String = procedure.chars().map(of_name).collect();
+        PathBuf::from(format!("design_{name}.html"))
+    };
+    args.out.clone().or_else(|| (!args.json).then(named))
+}
+
 /// What a transform is to the answer.
 fn role(found: &Design, transform: &str) -> String {
     let is = |point: &Analysis| point.transform.to_string() == transform;
+    let is_missing = found
+        .missing_fixed_point
+        .as_ref()
+        .is_some_and(|missing| missing.transform == transform);
     if is(&found.recommended) {
         "recommended".to_owned()
-    } else if found.fixed_point.as_ref().is_some_and(is) {
+    } else if is_missing || found.fixed_point.as_ref().is_some_and(is) {
         if transform.starts_with("bon") {
             "the most that any policy can reach".to_owned()
         } else {
@@ -79,7 +102,10 @@ fn table(found: &Design) -> String {
     table
         .load_style(presets::NOTHING)
         .set_header(["transform", "beta", "win rate", "standard", ""]);
-    for point in found.lines.iter().filter_map(|line| line.points.last()) {
+    // A line that ends before the budget has no number to compare.
+    let at_budget = |point: &&Analysis| point.kl_nats >= found.kl_max_nats * (1.0 - 1e-3);
+    let last_points = found.lines.iter().filter_map(|line| line.points.last());
+    for point in last_points.filter(at_budget) {
         let name = point.transform.to_string();
         table.add_row([
             name.clone(),
@@ -118,11 +144,24 @@ fn advice(procedure: &str, found: &Design) -> Vec<String> {
             sooner.unwrap_or_default()
         ));
     }
+    if found.is_at_edge_of_search {
+        advice.push(format!(
+            "{} is at the edge of what was searched: a transform beyond it may win more.",
+            best.transform
+        ));
+    }
     if let Some(point) = &found.fixed_point {
         advice.push(format!(
             "{} gets {}; its transform depends on beta.",
             point.transform,
             percent(point)
+        ));
+        advice.extend(certified(point).map(|line| format!("{line}.")));
+    }
+    if let Some(missing) = &found.missing_fixed_point {
+        advice.push(format!(
+            "{} is not there to compare with at this budget: {}.",
+            missing.transform, missing.reason
         ));
     }
     advice

@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use trimtab_infalign::{Analysis, Density, Transform, policy_at_beta, policy_at_kl};
+use trimtab_infalign::{
+    Analysis, Certificate, Density, InfalignError, Transform, policy_at_beta, policy_at_kl,
+};
 
 use super::procedure::{AnyProcedure, read_transform, split_list};
 use crate::Verdict;
@@ -12,12 +14,52 @@ use crate::output;
 
 /// A line; the content of `--json` is one of these or a list of them.
 #[derive(Debug, Serialize)]
-struct Line {
-    #[serde(flatten)]
-    analysis: Analysis,
-    /// Of a simulated win rate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    win_rate_standard_error: Option<f64>,
+#[serde(untagged)]
+enum Line {
+    Answer {
+        #[serde(flatten)]
+        analysis: Analysis,
+        /// Of a simulated win rate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        win_rate_standard_error: Option<f64>,
+    },
+    None(NoAnswer),
+}
+
+/// A line whose policy is beyond what can be solved. The numbers that were not asked for are null.
+#[derive(Debug, Serialize)]
+struct NoAnswer {
+    procedure: String,
+    transform: Transform,
+    kl_nats: Option<f64>,
+    beta: Option<f64>,
+    win_rate: Option<f64>,
+    standard_win_rate: Option<f64>,
+    reason: String,
+}
+
+/// Where a policy is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Distance {
+    Kl(f64),
+    Beta(f64),
+}
+
+impl Distance {
+    fn policy(self, transform: &Transform) -> Result<Density, InfalignError> {
+        match self {
+            Self::Kl(kl_nats) => policy_at_kl(transform, kl_nats),
+            Self::Beta(beta) => policy_at_beta(transform, beta),
+        }
+    }
+
+    /// As it is asked for.
+    fn name(self) -> String {
+        match self {
+            Self::Kl(kl_nats) => format!("--kl {kl_nats}"),
+            Self::Beta(beta) => format!("--beta {beta}"),
+        }
+    }
 }
 
 pub(crate) fn run(args: &AnalyzeInfalignArgs) -> Result<Verdict> {
@@ -29,17 +71,27 @@ pub(crate) fn run(args: &AnalyzeInfalignArgs) -> Result<Verdict> {
         .iter()
         .map(|text| read_transform(text))
         .collect::<Result<Vec<_>>>()?;
+    let of_kl = args.kl.iter().map(|&kl_nats| Distance::Kl(kl_nats));
+    let of_beta = args.beta.iter().map(|&beta| Distance::Beta(beta));
+    let distances: Vec<Distance> = of_kl.chain(of_beta).collect();
     let mut lines = Vec::new();
+    // One policy out of reach costs its own lines, and is an error where there are no others.
+    let mut first_error = None;
     for transform in &transforms {
-        for policy in policies(args, transform)? {
+        for &distance in &distances {
+            let policy = match distance.policy(transform) {
+                Err(error) if error.is_out_of_reach() => Err(error),
+                policy => Ok(policy.with_context(|| format!("{transform} at {}", distance.name()))?),
+            };
             for procedure in &procedures {
-                let (analysis, win_rate_standard_error) = procedure.analyze(&policy, args.simulation)?;
-                lines.push(Line {
-                    analysis,
-                    win_rate_standard_error,
-                });
+                lines.push(line(procedure, (transform, distance), policy.as_ref(), args)?);
             }
+            first_error = first_error.or(policy.err().map(|error| (error, transform, distance)));
         }
+    }
+    let has_answer = lines.iter().any(|line| matches!(line, Line::Answer { .. }));
+    if let Some((error, transform, distance)) = first_error.filter(|_| !has_answer) {
+        return Err(error).with_context(|| format!("{transform} at {}", distance.name()));
     }
     match lines.as_slice() {
         [line] if args.json => output::json(line)?,
@@ -49,14 +101,62 @@ pub(crate) fn run(args: &AnalyzeInfalignArgs) -> Result<Verdict> {
     Ok(Verdict::Ok)
 }
 
-fn policies(args: &AnalyzeInfalignArgs, transform: &Transform) -> Result<Vec<Density>> {
-    let at_kl = args.kl.iter().map(|&kl_nats| {
-        policy_at_kl(transform, kl_nats).with_context(|| format!("{transform} at --kl {kl_nats}"))
-    });
-    let at_beta = args.beta.iter().map(|&beta| {
-        policy_at_beta(transform, beta).with_context(|| format!("{transform} at --beta {beta}"))
-    });
-    at_kl.chain(at_beta).collect()
+fn line(
+    procedure: &AnyProcedure,
+    (transform, distance): (&Transform, Distance),
+    policy: Result<&Density, &InfalignError>,
+    args: &AnalyzeInfalignArgs,
+) -> Result<Line> {
+    let (kl_nats, beta) = match distance {
+        Distance::Kl(kl_nats) => (Some(kl_nats), None),
+        Distance::Beta(beta) => (None, Some(beta)),
+    };
+    Ok(match policy {
+        Ok(policy) => {
+            let (analysis, win_rate_standard_error) = procedure.analyze(policy, args.simulation)?;
+            Line::Answer {
+                analysis,
+                win_rate_standard_error,
+            }
+        }
+        Err(error) => Line::None(NoAnswer {
+            procedure: procedure.name(),
+            transform: transform.clone(),
+            kl_nats,
+            beta,
+            win_rate: None,
+            standard_win_rate: None,
+            reason: error.to_string(),
+        }),
+    })
+}
+
+impl Line {
+    fn cells(&self) -> [String; 6] {
+        let or_none = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+        match self {
+            Self::Answer {
+                analysis,
+                win_rate_standard_error: error,
+            } => [
+                analysis.procedure.clone(),
+                analysis.transform.to_string(),
+                format!("{:.4}", analysis.kl_nats),
+                beta(analysis.beta),
+                format!("{:.4}", analysis.win_rate)
+                    + &error.map_or_else(String::new, |error| format!(" \u{b1} {error:.4}")),
+                format!("{:.4}", analysis.standard_win_rate),
+            ],
+            Self::None(none) => [
+                none.procedure.clone(),
+                none.transform.to_string(),
+                or_none(none.kl_nats.map(|kl_nats| format!("{kl_nats:.4}"))),
+                or_none(none.beta.map(beta)),
+                or_none(None),
+                or_none(None),
+            ],
+        }
+    }
 }
 
 fn show(lines: &[Line]) -> Result<()> {
@@ -70,24 +170,44 @@ fn show(lines: &[Line]) -> Result<()> {
         "standard",
     ]);
     for line in lines {
-        let analysis = &line.analysis;
-        let error = line.win_rate_standard_error;
-        table.add_row([
-            analysis.procedure.clone(),
-            analysis.transform.to_string(),
-            format!("{:.4}", analysis.kl_nats),
-            beta(analysis.beta),
-            format!("{:.4}", analysis.win_rate)
-                + &error.map_or_else(String::new, |error| format!(" \u{b1} {error:.4}")),
-            format!("{:.4}", analysis.standard_win_rate),
-        ]);
+        table.add_row(line.cells());
     }
     for column in 2..6 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    output::line(&table.to_string())
+    output::line(&table.to_string())?;
+    let mut remarks: Vec<String> = Vec::new();
+    for line in lines {
+        let remark = match line {
+            Line::Answer { analysis, .. } => certified(analysis),
+            Line::None(none) => Some(format!("-: {}", none.reason)),
+        };
+        // The same policy stands in a line for each procedure.
+        remarks.extend(remark.filter(|remark| !remarks.contains(remark)));
+    }
+    remarks.iter().try_for_each(|remark| output::line(remark))
+}
+
+/// How well a fixed point is solved, in a line; `None` for transforms that are none.
+pub(super) fn certified(analysis: &Analysis) -> Option<String> {
+    let Certificate {
+        num_iterations,
+        residual_nats,
+        gap,
+        ..
+    } = analysis.certificate?;
+    let of_gap = match analysis.transform {
+        Transform::BonFixedPoint { .. } => {
+            format!("no policy has a win rate - beta KL greater by more than {gap:.0e}")
+        }
+        _ => format!("stationary: beta KL to the policy after one more application is {gap:.0e}"),
+    };
+    Some(format!(
+        "{} at {:.4} nats: solved to {residual_nats:.0e} nats of log-density in {num_iterations} iterations; {of_gap}",
+        analysis.transform, analysis.kl_nats
+    ))
 }
 
 /// A beta with four significant digits, of which some transforms have very small ones.
