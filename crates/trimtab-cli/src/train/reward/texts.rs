@@ -1,8 +1,8 @@
 //! Judgements as training and evaluation read them: checked rows, texts as tokens, each text once. Knows files and the
 //! tokenizer, no states.
 //!
-//! Nothing is left out silently: pairs of identical sides, empty responses and, where asked, rows that are too long or
-//! cannot be read are counted and named.
+//! Nothing is left out silently: pairs whose sides the model reads alike (they are one text, or are one after cutting),
+//! empty responses and, where asked, rows that are too long or cannot be read are counted and named.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -50,7 +50,7 @@ impl TextSet {
 /// Judgements about the texts of a [`TextSet`].
 pub(crate) struct Said {
     pub(crate) judgements: Judgements,
-    /// Characters of each item's responses; the second is 0 for labels. `[items]`
+    /// Characters of each item's responses as they are judged, that is cut; the second is 0 for labels. `[items]`
     pub(crate) lengths: Vec<[f64; 2]>,
     pub(crate) dropped: Dropped,
     /// Of the test's items, where a phrase is planted in those of training: the text without it and with it.
@@ -62,7 +62,7 @@ pub(crate) struct Said {
 /// Rows that were left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct Dropped {
-    /// Pairs whose sides are one text: nobody can be right about them.
+    /// Pairs whose sides are the same tokens: nobody can be right about them.
     pub(crate) identical: DroppedRows,
     /// Rows with a response of no characters.
     pub(crate) empty: DroppedRows,
@@ -299,16 +299,23 @@ impl Collected {
             self.dropped.empty.add(item.row);
             return Ok(());
         }
-        if matches!(&item.responses[..], [chosen, rejected] if chosen == rejected) {
-            self.dropped.identical.add(item.row);
-            return Ok(());
-        }
         let prompt = Prompt::of(data, reads, item).with_context(label)?;
         let key = match &data.held_out {
             Some(held_out) => held_out_key(&item.record, held_out).with_context(label)?,
             None => prompt.key,
         };
         let mut responses = cut_responses(data, reads, item).with_context(label)?;
+        let encode = |responses: &[String]| {
+            let encoded = responses.iter().map(|response| prompt.encode(reads, response));
+            encoded.collect::<Result<Vec<_>>>().with_context(label)
+        };
+        let mut encoded = encode(&responses)?;
+        if matches!(&encoded[..], [chosen, rejected] if chosen == rejected) {
+            self.dropped.identical.add(item.row);
+            return Ok(());
+        }
+        let len = |idx: usize| responses.get(idx).map_or(0, |text| text.chars().count()) as f64;
+        let lengths = [len(0), len(1)];
         let is_test = data.test.takes(key);
         match &data.spurious {
             // Read behind the others, and not judged.
@@ -318,8 +325,9 @@ impl Collected {
                 .add(spurious.plant(item.row, item.label, &mut responses)),
             None => {}
         }
-        let encoded = responses.iter().map(|response| prompt.encode(reads, response));
-        let mut encoded = encoded.collect::<Result<Vec<_>>>().with_context(label)?;
+        if data.spurious.is_some() {
+            encoded = encode(&responses)?;
+        }
         let context = reads.model.config().context_len;
         if let Some(long) = encoded.iter().find(|tokens| tokens.len() > context) {
             if data.drop_long {
@@ -356,8 +364,7 @@ impl Collected {
         }
         self.numbers.push(number as f32);
         self.keys.push(key);
-        let len = |idx: usize| item.responses.get(idx).map_or(0, |text| text.chars().count()) as f64;
-        self.lengths.push([len(0), len(1)]);
+        self.lengths.push(lengths);
         Ok(())
     }
 
