@@ -10,6 +10,8 @@ use crate::resample::{groups_of, percentile_interval};
 
 /// Bins of a reliability curve over all probabilities; those below one half stay empty for pairs.
 const NUM_BINS: usize = 20;
+/// Fewer items leave most bins with one or none: their calibration error says how few they are, and its resamples agree.
+const MIN_ITEMS_OF_ECE_CI: usize = 30;
 
 /// A share of right answers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,7 +47,8 @@ pub struct Calibration {
     /// Expected calibration error: mean of `|observed - predicted|` over items, by bins. 0 is perfect; a finite sample of a
     /// perfect predictor has more.
     pub ece: f64,
-    /// 95%, by resampled groups; as the error itself it is biased upwards.
+    /// 95%, by resampled groups; as the error itself it is biased upwards. None for fewer than 30 items, whose resamples
+    /// would agree with each other and with nothing else.
     pub ece_ci: Option<Interval>,
     /// Mean of `-log p` of what came about, in nats. `log 2` is a coin's.
     pub log_loss_nats: f64,
@@ -307,7 +310,9 @@ fn calibration(sample: &Sample, predictions: &[(f64, bool)]) -> Calibration {
         .collect();
     Calibration {
         ece: ece_of(predictions, &mut (0..len)),
-        ece_ci: sample.interval(&mut |items| Some(ece_of(predictions, &mut items.iter().copied()))),
+        ece_ci: (len >= MIN_ITEMS_OF_ECE_CI)
+            .then(|| sample.interval(&mut |items| Some(ece_of(predictions, &mut items.iter().copied()))))
+            .flatten(),
         log_loss_nats: mean_of(&losses),
         log_loss_ci: sample.interval(&mut |items| {
             Some(items.iter().map(|&item| losses[item]).sum::<f64>() / items.len() as f64)

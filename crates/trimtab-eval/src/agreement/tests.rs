@@ -94,7 +94,14 @@ fn a_predictor_that_means_what_it_says_is_calibrated_and_a_boaster_is_not() {
         &[1, 2, 3, 4],
         bootstrap(),
     );
-    assert_eq!(same.calibration.ece, 0.25);
+    assert_eq!((same.calibration.ece, same.calibration.ece_ci), (0.25, None));
+    let ci_of = |len: usize| {
+        let keys = &keys[..len];
+        label_agreement(&logits[..len], &came[..len], &lengths[..len], keys, bootstrap())
+            .calibration
+            .ece_ci
+    };
+    assert!(ci_of(29).is_none() && ci_of(30).is_some());
     assert!((same.calibration.log_loss_nats - std::f64::consts::LN_2).abs() < 1e-12);
     assert_eq!(
         (same.auc, same.length_correlation, same.accuracy.num_ties),
