@@ -20,7 +20,7 @@ prompts = "openings.txt"          # as `trimtab rollout` takes them; relative pa
 raw = true                        # prompts without the model's chat template
 reward = "head:sentiment"         # any reward
 watch = ["length"]                # further rewards that are only looked at: does the policy cheat?
-procedure = "bon:4"               # what the policy is meant for: sample, bon:N, won:N
+procedure = "bon:4"               # what the policy is meant for: sample, bon:N, won:N; sft and bonbon learn from winners of bon:N
 transform = "exp:10"              # of calibrated rewards: identity, log, exp:T, ...; raw: rewards as they are
 objective = "rl"                  # or dpo, ipo, sft (best-of-N winners), bonbon; or { kind = "rl", advantage = "group" }
 beta = [0.1]                      # KL weights; several give a run each
@@ -37,7 +37,7 @@ formats = ["base"]                # what the policy is written as: base (the ref
 
 [calibration]
 folder = "cal"                    # made by `calibrate`, or made now; beside this file, or below the run's folder if not given
-per_prompt = 100                  # K
+per_prompt = 100                  # K; at least N of bon:N for sft and bonbon, and 2 for whatever else learns from the samples
 seed = 0
 interpolated = false              # true: lines between samples instead of steps; not invariant to the reward's scale
 
@@ -48,7 +48,7 @@ per_prompt = 8
 
 [samples]                         # of the objectives that learn from the calibration's samples
 per_prompt = 8                    # most pairs or winners of a prompt
-pairs = "best-worst"              # of N samples, N as in procedure; or "random"
+pairs = "best-worst"              # of N samples, N as in procedure; or "random": two of them, which the optimum of IPO is for
 
 [train]
 epochs = 50                       # rounds of rl; passes of the others
@@ -76,7 +76,7 @@ pub(crate) struct AlignConfig {
     /// Rewards that are looked at and not trained on. Default none.
     #[serde(default)]
     pub(crate) watch: Vec<RewardSpec>,
-    /// What the policy is meant for. Default `sample`.
+    /// What the policy is meant for: one of those that `eval winrate` applies to samples. Default `sample`.
     #[serde(default = "default_procedure")]
     pub(crate) procedure: Procedure,
     /// A transform, or `raw`. Default `identity`.
@@ -273,7 +273,17 @@ impl AlignConfig {
                 self.objective_name()
             ),
         };
+        self.check_procedure()?;
+        self.check_samples()?;
         for (idx, beta) in betas.iter().enumerate() {
+            let depends = transform.as_ref().is_some_and(Transform::depends_on_beta);
+            if depends && *beta == Some(0.0) {
+                bail!(
+                    "beta holds 0, and transform {} is another one at each beta, with none at 0; take a positive beta, or \
+                     a transform that does not depend on it, such as exp:10",
+                    self.transform
+                );
+            }
             if betas[..idx].contains(beta) {
                 bail!("beta holds {} twice", beta.unwrap_or_default());
             }
@@ -290,7 +300,7 @@ impl AlignConfig {
         betas.into_iter().map(run).collect()
     }
 
-    fn objective_name(&self) -> &str {
+    pub(super) fn objective_name(&self) -> &str {
         match &self.objective {
             Objective::Name(name) => name,
             Objective::Table(table) => table
@@ -506,6 +516,15 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_may_be_trained_without_a_kl_penalty() {
+        let runs = parse("beta = [0.0]\ntransform = \"exp:10\"")
+            .unwrap()
+            .runs()
+            .unwrap();
+        assert_eq!(runs[0].beta, Some(0.0));
+    }
+
+    #[test]
     fn raw_rewards_of_rl_need_no_calibration() {
         let needs = |text: &str| parse(text).unwrap().needs_calibration();
         assert!(needs("transform = \"exp:10\""));
@@ -541,7 +560,33 @@ mod tests {
         check("transform = \"exp\"", "raw");
         check("beta = [0.1, 0.1]", "twice");
         check("beta = [-0.1]", "beta");
-        check("objective = \"sft\"\nbeta = [0.1]", "has no beta");
+        check("beta = [0.5, 0.0]\ntransform = \"bon_fp:4\"", "beta holds 0");
+        check("beta = [0.0]\nobjective = \"ipo\"", "beta");
+        check("procedure = \"rewind:0.5\"", "sample, bon:N or won:N");
+        check("procedure = \"weight:g.csv\"", "sample, bon:N or won:N");
+        check("objective = \"sft\"", "set procedure = \"bon:4\"");
+        check(
+            "objective = \"bonbon\"\nprocedure = \"won:4\"",
+            "procedure is won:4",
+        );
+        check("objective = \"sft\"\nprocedure = \"bon:1\"", "procedure is bon:1");
+        let few = |lines: &str| format!("{lines}\n[calibration]\nper_prompt = 3");
+        check(
+            &few("objective = \"sft\"\nprocedure = \"bon:4\""),
+            "per_prompt is 3, expected at least 4",
+        );
+        check(
+            "objective = \"dpo\"\n[calibration]\nper_prompt = 1",
+            "at least 2 to be paired",
+        );
+        check(
+            "[calibration]\nper_prompt = 1\n[rollouts]\nwarm_start_from_calibration = 1",
+            "at least 2 for a sample",
+        );
+        check(
+            "objective = \"sft\"\nprocedure = \"bon:4\"\nbeta = [0.1]",
+            "has no beta",
+        );
         check("[train]\nseed = 3", "move it to the top");
         check("[train]\nepoch = 3", "epoch");
         check("[rollouts]\nper_prompt = 1", "rollouts.per_prompt is 1");

@@ -1,8 +1,13 @@
-//! Tables of an alignment's configuration: which samples and responses there are. Knows no model and no data.
+//! Tables of an alignment's configuration: which samples and responses there are, and whether they are what its objective
+//! needs. Knows no model and no data.
 
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use trimtab_infalign::Procedure;
+
+use super::config::{AlignConfig, RAW};
 
 /// Samples of the reference that rewards are compared with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,4 +91,48 @@ pub(crate) enum Pairing {
     BestWorst,
     /// Two samples, the better one chosen.
     Random,
+}
+
+impl AlignConfig {
+    /// Refuses a procedure that the objective or, later, `eval winrate` cannot do.
+    pub(super) fn check_procedure(&self) -> Result<()> {
+        let name = self.objective_name();
+        match self.procedure {
+            Procedure::Rewind { .. } | Procedure::Weight(_) => bail!(
+                "procedure {} is known to `trimtab analyze` alone, and no policy can be evaluated under it; expected sample, \
+                 bon:N or won:N, with the transform that `trimtab analyze design --procedure {}` recommends",
+                self.procedure,
+                self.procedure
+            ),
+            Procedure::BestOf { n } if n >= 2 => Ok(()),
+            _ if self.learns_from_winners() => bail!(
+                "objective {name} learns from winners of best-of-N, and procedure is {}; set procedure = \"bon:4\", or \
+                 another N from 2 on",
+                self.procedure
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses fewer samples of a prompt than what is made of them needs.
+    pub(super) fn check_samples(&self) -> Result<()> {
+        let num_samples = self.calibration.per_prompt;
+        let (least, why) = if self.learns_from_winners() {
+            (self.num_candidates(), "to have winners of best-of-N")
+        } else if self.objective_name() != "rl" {
+            (2, "to be paired")
+        } else if self.rollouts.warm_start_from_calibration > 0 && self.transform != RAW {
+            (2, "for a sample to have a place among the others of its prompt")
+        } else {
+            (1, "to be compared with")
+        };
+        if num_samples < least {
+            bail!("calibration.per_prompt is {num_samples}, expected at least {least} {why}");
+        }
+        Ok(())
+    }
+
+    fn learns_from_winners(&self) -> bool {
+        ["sft", "bonbon"].contains(&self.objective_name())
+    }
 }

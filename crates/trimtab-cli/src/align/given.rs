@@ -62,6 +62,11 @@ pub(super) fn winners(
         let key = key_of(prompt);
         let mut winners = Vec::new();
         for group in groups(&prompt.rewards, n).take(settings.per_prompt) {
+            if are_equal(&prompt.rewards[group.clone()]) {
+                // Whoever came first would be learned from.
+                *skipped.entry("groups of equal rewards").or_default() += 1;
+                continue;
+            }
             let best = best_of(&prompt.rewards, group);
             let row = &prompt.rows[best];
             if row.response_token_ids.is_empty() {
@@ -129,6 +134,11 @@ fn groups(rewards: &[f64], len: usize) -> impl Iterator<Item = std::ops::Range<u
     (0..num / len).map(move |idx| idx * len..(idx + 1) * len)
 }
 
+/// Whether nobody wins.
+fn are_equal(rewards: &[f64]) -> bool {
+    rewards.windows(2).all(|pair| pair[0] == pair[1])
+}
+
 /// The first of the greatest.
 fn best_of(rewards: &[f64], group: std::ops::Range<usize>) -> usize {
     let first = group.start;
@@ -151,6 +161,12 @@ mod tests {
         assert_eq!((cut(3, 4).len(), cut(3, 4)[0].clone()), (1, 0..3));
         assert_eq!(cut(4, 1).len(), 4);
         assert!(cut(0, 4).is_empty());
+    }
+
+    #[test]
+    fn nobody_wins_among_equals() {
+        assert!(are_equal(&[1.0, 1.0, 1.0]) && are_equal(&[2.0]) && are_equal(&[0.0, -0.0]));
+        assert!(!are_equal(&[1.0, 1.0, 2.0]));
     }
 
     #[test]

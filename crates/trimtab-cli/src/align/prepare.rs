@@ -111,8 +111,19 @@ impl Prepared {
             .config
             .get("per_prompt")
             .and_then(serde_json::Value::as_u64);
+        // Others are the same at any beta, 0 included.
+        let beta = beta.filter(|_| transform.depends_on_beta());
         let prepared = calibrate::prepare(transform.clone(), beta.unwrap_or(1.0))?;
         let num_samples = usize::try_from(num_samples.unwrap_or(1)).unwrap_or(1);
+        if num_samples == 1 {
+            output::note(
+                "one sample of a prompt is all that a response is compared with: its calibrated reward is 0, 1/2 or 1, so \
+                 that transforms differ in nothing but scale; set calibration.per_prompt to 100 for quantiles",
+            );
+        }
+        if interpolated {
+            output::note(calibrate::INTERPOLATED);
+        }
         Ok(Rewarding::Calibrated {
             quantiles,
             transform: Box::new(prepared.for_samples(num_samples)),

@@ -75,6 +75,9 @@ pub(crate) struct ExportRewardsArgs {
     /// KL weight, for transforms that depend on it (`bon_fp`, `won_fp`).
     #[arg(long, value_name = "BETA")]
     pub(crate) beta: Option<f64>,
+    /// Lines between samples instead of steps: a smoother variant that is not invariant to the reward's scale.
+    #[arg(long)]
+    pub(crate) interpolated: bool,
     /// Whom it is for.
     #[arg(long = "for", value_enum)]
     pub(crate) trainer: Trainer,
@@ -94,13 +97,15 @@ fn rewards_help() -> String {
     format!(
         "\
 One row a response, the rows of a prompt together. `calibrated_reward` is the share of the *other* samples of its prompt
-that a response beats, ties half; `transformed_reward` is the transform of that.
+that a response beats, ties half; `transformed_reward` is the transform of that. A prompt needs two samples at least.
 
   trl   JSON lines: prompt, completion (texts for raw prompts, else lists of messages), reward, calibrated_reward,
         transformed_reward, reference_rewards (ascending, for calibrating new responses in a reward function)
   verl  JSON lines: data_source, prompt (messages), ability, reward_model {{style, ground_truth}}, responses, extra_info
         {{index, sample, reward, calibrated_reward, transformed_reward, reference_rewards}}; verl reads Parquet:
         pandas.read_json(\"rewards.jsonl\", lines=True).to_parquet(\"rewards.parquet\")
+        It puts prompts into the model's chat template; for raw prompts, which the reference read without one, set
+        actor_rollout_ref.model.custom_chat_template=\"{{{{ messages[0]['content'] }}}}\"
   csv   prompt_idx, sample_idx, prompt, response, reward, calibrated_reward, transformed_reward
 
 Transforms of the calibrated reward u:

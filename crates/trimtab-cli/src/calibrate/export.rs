@@ -11,6 +11,11 @@ use trimtab_infalign::{PreparedTransform, Transform};
 
 use super::folder::{CalibrationFolder, PromptSamples};
 use crate::args::{ExportRewardsArgs, Trainer};
+use crate::output;
+
+/// Of numbers that are not the paper's.
+pub(crate) const INTERPOLATED: &str = "calibrated rewards are interpolated, a variant of InfAlign's: lines between samples \
+                                       instead of steps, which are not invariant to the reward's scale";
 
 /// Columns of the table.
 const CSV_COLUMNS: &str = "prompt_idx,sample_idx,prompt,response,reward,calibrated_reward,transformed_reward";
@@ -28,21 +33,31 @@ struct Row<'a> {
 /// Runs `trimtab export rewards`; gives the number of rows.
 pub(crate) fn export(args: &ExportRewardsArgs) -> Result<u64> {
     let folder = CalibrationFolder::open(&args.calibration, args.reward.as_deref())?;
-    let transform = prepared(args)?;
-    match &args.out {
+    let export = Export {
+        transform: prepared(args)?,
+        trainer: args.trainer,
+        interpolated: args.interpolated,
+        style: Style::of(&folder),
+    };
+    let rows = match &args.out {
         None => {
             let mut out = std::io::stdout().lock();
-            let rows = write_rows(&folder, &transform, args.trainer, &mut out)?;
+            let rows = export.write_rows(&folder, &mut out)?;
             out.flush().context("cannot write to standard output")?;
-            Ok(rows)
+            rows
         }
         Some(path) => {
             let part = path.with_extension("part");
-            let rows = write_file(&part, |out| write_rows(&folder, &transform, args.trainer, out))?;
+            let rows = write_file(&part, |out| export.write_rows(&folder, out)).inspect_err(|_| {
+                // Half a file is nobody's; that it cannot be removed is not what went wrong.
+                let _ = std::fs::remove_file(&part);
+            })?;
             std::fs::rename(&part, path).with_context(|| format!("cannot write {}", path.display()))?;
-            Ok(rows)
+            rows
         }
-    }
+    };
+    export.notes().iter().for_each(|note| output::note(note));
+    Ok(rows)
 }
 
 fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<u64>) -> Result<u64> {
@@ -78,54 +93,63 @@ pub(crate) fn prepare(transform: Transform, beta: f64) -> Result<PreparedTransfo
     Ok(transform.prepare(beta)?)
 }
 
-fn write_rows(
-    folder: &CalibrationFolder,
-    transform: &PreparedTransform,
+/// What is written.
+struct Export<'a> {
+    transform: PreparedTransform,
     trainer: Trainer,
-    out: &mut dyn Write,
-) -> Result<u64> {
-    let style = Style {
-        is_raw: folder.manifest.identity.config.get("raw") == Some(&Value::Bool(true)),
-        system: folder
-            .manifest
-            .identity
-            .config
-            .get("system")
-            .and_then(Value::as_str),
-    };
-    let write = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").context("cannot write a row");
-    let mut num_rows = 0;
-    if trainer == Trainer::Csv {
-        write(out, CSV_COLUMNS)?;
-    }
-    for prompt in folder.prompts()? {
-        let prompt = prompt?;
-        for row in rows(&prompt, transform) {
-            let line = match trainer {
-                Trainer::Trl => style.trl(&row).to_string(),
-                Trainer::Verl => style.verl(&row, num_rows).to_string(),
-                Trainer::Csv => csv(&row),
-            };
-            write(out, &line)?;
-            num_rows += 1;
-        }
-    }
-    Ok(num_rows)
+    /// Lines between samples instead of steps.
+    interpolated: bool,
+    style: Style<'a>,
 }
 
-/// The rows of a prompt.
-fn rows<'a>(prompt: &'a PromptSamples, transform: &PreparedTransform) -> Vec<Row<'a>> {
-    let transform = transform.clone().for_samples(prompt.rewards.len());
-    let calibrated = prompt.calibrated_left_out();
-    let both = prompt.rows.iter().zip(&prompt.rewards).zip(calibrated);
-    both.map(|((rollout, &reward), calibrated_reward)| Row {
-        rollout,
-        reward,
-        calibrated_reward,
-        transformed_reward: transform.transformed_reward(calibrated_reward),
-        reference_rewards: prompt.quantiles.sorted_rewards(),
-    })
-    .collect()
+impl Export<'_> {
+    fn write_rows(&self, folder: &CalibrationFolder, out: &mut dyn Write) -> Result<u64> {
+        let write = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").context("cannot write a row");
+        let mut num_rows = 0;
+        for prompt in folder.prompts()? {
+            let prompt = prompt?;
+            let rows = self.rows(&prompt)?;
+            if num_rows == 0 && self.trainer == Trainer::Csv {
+                write(out, CSV_COLUMNS)?;
+            }
+            for row in rows {
+                let line = match self.trainer {
+                    Trainer::Trl => self.style.trl(&row).to_string(),
+                    Trainer::Verl => self.style.verl(&row, num_rows).to_string(),
+                    Trainer::Csv => csv(&row),
+                };
+                write(out, &line)?;
+                num_rows += 1;
+            }
+        }
+        Ok(num_rows)
+    }
+
+    /// The rows of a prompt.
+    fn rows<'a>(&self, prompt: &'a PromptSamples) -> Result<Vec<Row<'a>>> {
+        let transform = self.transform.clone().for_samples(prompt.rewards.len());
+        let calibrated = prompt.calibrated_left_out(self.interpolated)?;
+        let both = prompt.rows.iter().zip(&prompt.rewards).zip(calibrated);
+        let rows = both.map(|((rollout, &reward), calibrated_reward)| Row {
+            rollout,
+            reward,
+            calibrated_reward,
+            transformed_reward: transform.transformed_reward(calibrated_reward),
+            reference_rewards: prompt.quantiles.sorted_rewards(),
+        });
+        Ok(rows.collect())
+    }
+
+    /// What whoever reads the rows has to know.
+    fn notes(&self) -> Vec<&'static str> {
+        let interpolated = self.interpolated.then_some(INTERPOLATED);
+        let is_templated = self.trainer == Trainer::Verl && self.style.is_raw;
+        let templated = is_templated.then_some(
+            "the prompts are raw, and verl puts every prompt into the model's chat template, which the reference never \
+             saw; train with actor_rollout_ref.model.custom_chat_template=\"{{ messages[0]['content'] }}\"",
+        );
+        interpolated.into_iter().chain(templated).collect()
+    }
 }
 
 /// How the reference was asked, which other trainers have to repeat.
@@ -134,7 +158,16 @@ struct Style<'a> {
     system: Option<&'a str>,
 }
 
-impl Style<'_> {
+impl<'a> Style<'a> {
+    /// As the folder was drawn.
+    fn of(folder: &'a CalibrationFolder) -> Self {
+        let config = &folder.manifest.identity.config;
+        Self {
+            is_raw: config.get("raw") == Some(&Value::Bool(true)),
+            system: config.get("system").and_then(Value::as_str),
+        }
+    }
+
     /// The prompt as messages.
     fn messages(&self, rollout: &Rollout) -> Vec<Message> {
         let system = self.system.map(|content| Message {
@@ -223,11 +256,58 @@ mod tests {
         }
     }
 
+    fn export_of(transform: &str, interpolated: bool) -> Export<'static> {
+        Export {
+            transform: prepare(transform.parse().unwrap(), 1.0).unwrap(),
+            trainer: Trainer::Verl,
+            interpolated,
+            style: Style {
+                is_raw: false,
+                system: None,
+            },
+        }
+    }
+
+    #[test]
+    fn one_sample_has_no_place_among_others() {
+        for interpolated in [false, true] {
+            let refused = export_of("exp:10", interpolated)
+                .rows(&samples(&[3.0]))
+                .err()
+                .unwrap();
+            assert!(refused.to_string().contains("--per-prompt"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn interpolated_quantiles_are_among_the_others_too() {
+        let rows = |rewards: &[f64]| -> Vec<f64> {
+            let prompt = samples(rewards);
+            let rows = export_of("identity", true).rows(&prompt).unwrap();
+            rows.iter().map(|row| row.calibrated_reward).collect()
+        };
+        // Of 0, 2 and 4, the sample 1 is half-way from 1/6 to 1/2, and 3 from 1/2 to 5/6 if it is in its place.
+        assert!((rows(&[0.0, 1.0, 2.0, 4.0])[1] - 1.0 / 3.0).abs() < 1e-12);
+        assert!((rows(&[0.0, 3.0, 2.0, 4.0])[1] - 2.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn notes_say_what_readers_must_know() {
+        let mut export = export_of("identity", false);
+        assert!(export.notes().is_empty());
+        export.style.is_raw = true;
+        export.interpolated = true;
+        let notes = export.notes().join("\n");
+        assert!(
+            notes.contains("interpolated") && notes.contains("custom_chat_template"),
+            "{notes}"
+        );
+    }
+
     #[test]
     fn rows_hold_quantiles_among_the_other_samples_and_their_transform() {
         let prompt = samples(&[3.0, 1.0, 3.0, 2.0]);
-        let transform = prepare("exp:-2".parse().unwrap(), 1.0).unwrap();
-        let rows = rows(&prompt, &transform);
+        let rows = export_of("exp:-2", false).rows(&prompt).unwrap();
         let calibrated: Vec<f64> = rows.iter().map(|row| row.calibrated_reward).collect();
         // Of the three others the first beats two and ties one.
         let expect = [2.5 / 3.0, 0.0, 2.5 / 3.0, 1.0 / 3.0];
@@ -243,8 +323,7 @@ mod tests {
     #[test]
     fn conversations_and_texts_are_told_apart() {
         let prompt = samples(&[1.0, 2.0]);
-        let transform = prepare(Transform::Identity, 1.0).unwrap();
-        let row = &rows(&prompt, &transform)[1];
+        let row = &export_of("identity", false).rows(&prompt).unwrap()[1];
         let raw = Style {
             is_raw: true,
             system: None,
@@ -272,6 +351,7 @@ mod tests {
             calibration: "cal".into(),
             transform: transform.parse().unwrap(),
             beta,
+            interpolated: false,
             trainer: Trainer::Csv,
             reward: None,
             out: None,

@@ -111,9 +111,26 @@ impl PromptSamples {
         self.rows.first().map_or("", |row| &row.prompt)
     }
 
-    /// Calibrated reward of each sample among the others, unbiased; 1/2 for a single one.
-    pub(crate) fn calibrated_left_out(&self) -> Vec<f64> {
-        let of = |&reward: &f64| self.quantiles.calibrated_left_out(reward).unwrap_or(0.5);
-        self.rewards.iter().map(of).collect()
+    /// Calibrated reward of each sample among the others, unbiased; with `interpolated`, by lines between them.
+    ///
+    /// # Errors
+    /// A single sample, of which there is nothing to say.
+    pub(crate) fn calibrated_left_out(&self, interpolated: bool) -> Result<Vec<f64>> {
+        let among_others = |place: usize| -> Result<f64> {
+            let reward = self.rewards[place];
+            if interpolated && self.rewards.len() > 1 {
+                let mut others = self.rewards.clone();
+                others.remove(place);
+                return Ok(ReferenceQuantiles::new(&others)?.interpolated(reward));
+            }
+            self.quantiles.calibrated_left_out(reward).with_context(|| {
+                format!(
+                    "prompt {} has one sample, and a calibrated reward is a sample's place among the others of its \
+                     prompt; draw more in another folder: trimtab calibrate --per-prompt 100",
+                    self.rows.first().map_or(0, |row| row.prompt_idx) + 1
+                )
+            })
+        };
+        (0..self.rewards.len()).map(among_others).collect()
     }
 }

@@ -48,13 +48,19 @@ pub(crate) struct Learned {
     pub(crate) correlation: Option<f64>,
     /// Samples of a prompt whose empirical calibrated rewards have the same error: `1 / (6 rmse_without_noise^2)`.
     pub(crate) like_samples: Option<f64>,
+    /// The same of predicting 1/2 always: about 2, and what `like_samples` has to pass to be worth anything.
+    pub(crate) like_samples_of_one_half: Option<f64>,
 }
 
 impl Learned {
     pub(super) fn text(&self) -> String {
-        let like = self.like_samples.map_or_else(String::new, |num| {
-            format!(", as good as {num:.1} samples of the prompt")
-        });
+        let like = match (self.like_samples, self.like_samples_of_one_half) {
+            _ if self.rmse >= self.rmse_of_one_half => ": no better than 1/2 always".to_owned(),
+            (Some(num), Some(of_one_half)) => {
+                format!(", as good as {num:.1} samples of the prompt (1/2 always: {of_one_half:.1})")
+            }
+            _ => ", as good as the samples themselves".to_owned(),
+        };
         let correlation = self
             .correlation
             .map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
@@ -183,7 +189,7 @@ impl Data {
     fn add(&mut self, prompt: &PromptSamples, model: &ReadyModel, style: &PromptStyle) -> Result<()> {
         let tokenizer = model.loaded.tokenizer();
         let num_others = prompt.rewards.len().saturating_sub(1).max(1) as f64;
-        let calibrated = prompt.calibrated_left_out();
+        let calibrated = prompt.calibrated_left_out(false)?;
         for (row, u) in prompt.rows.iter().zip(calibrated).take(PER_PROMPT) {
             let prompt_ids: Vec<TokenId> = row.prompt_token_ids.iter().map(|&id| TokenId(id)).collect();
             // As the head will read it where it is a reward: with the end of an answer, whatever ended it.
@@ -226,7 +232,8 @@ impl Data {
                     .map(|(predicted, empirical)| (predicted - empirical).powi(2)),
             )
         };
-        let error = squared(&predicted);
+        let like = |own_error: f64| (own_error > 0.0).then(|| 1.0 / (6.0 * own_error));
+        let (error, of_one_half) = (squared(&predicted), squared(&vec![0.5; empirical.len()]));
         let own_error = (error - noise).max(0.0);
         Learned {
             head: out.display().to_string(),
@@ -234,10 +241,11 @@ impl Data {
             held_out_prompts: 0,
             held_out_samples: items.len() as u64,
             rmse: error.sqrt(),
-            rmse_of_one_half: squared(&vec![0.5; empirical.len()]).sqrt(),
+            rmse_of_one_half: of_one_half.sqrt(),
             rmse_without_noise: own_error.sqrt(),
             correlation: correlation(&predicted, &empirical),
-            like_samples: (own_error > 0.0).then(|| 1.0 / (6.0 * own_error)),
+            like_samples: like(own_error),
+            like_samples_of_one_half: like((of_one_half - noise).max(0.0)),
         }
     }
 }
@@ -268,6 +276,32 @@ mod tests {
         assert_eq!(held, held_out(3, 40));
         assert_ne!(held, held_out(4, 40));
         assert_eq!(held_out(0, 5).iter().filter(|held| **held).count(), 1);
+    }
+
+    #[test]
+    fn a_head_is_never_praised_for_what_a_constant_does() {
+        let learned = |rmse: f64, like_samples: Option<f64>| Learned {
+            head: "h".to_owned(),
+            train_prompts: 8,
+            held_out_prompts: 2,
+            held_out_samples: 20,
+            rmse,
+            rmse_of_one_half: 0.29,
+            rmse_without_noise: 0.2,
+            correlation: Some(0.001),
+            like_samples,
+            like_samples_of_one_half: Some(2.1),
+        };
+        let worse = learned(0.291, Some(2.4)).text();
+        assert!(
+            worse.contains("no better than 1/2") && !worse.contains("as good as"),
+            "{worse}"
+        );
+        let better = learned(0.2, Some(7.0)).text();
+        assert!(
+            better.contains("as good as 7.0 samples of the prompt (1/2 always: 2.1)"),
+            "{better}"
+        );
     }
 
     #[test]

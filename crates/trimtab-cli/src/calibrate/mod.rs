@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::args::{CalibrateArgs, RolloutArgs};
 use crate::rollout;
 
-pub(crate) use export::{export, prepare};
+pub(crate) use export::{INTERPOLATED, export, prepare};
 pub(crate) use folder::{CalibrationFolder, PromptSamples};
 pub(crate) use summary::CalibrationSummary;
 

@@ -127,3 +127,121 @@ fn policies_are_written_as_asked() {
         &["onnx", "base", "hf", "gguf"],
     );
 }
+
+fn calibrate(world: &World, reward: &str, per_prompt: &str, out: &str) {
+    world.write("prompts.txt", "hello\nthe fox\nabc\nwhat is it\n");
+    let model = world.model();
+    let args = [
+        "calibrate",
+        "--model",
+        &model,
+        "--reward",
+        reward,
+        "--prompts",
+        "prompts.txt",
+        "--per-prompt",
+        per_prompt,
+        "-n",
+        "8",
+        "--raw",
+        "--out",
+        out,
+    ];
+    world.ok(&args);
+}
+
+#[test]
+fn rewards_of_one_sample_are_not_exported() {
+    let world = World::new();
+    calibrate(&world, "length", "1", "one");
+    let args = [
+        "export",
+        "rewards",
+        "one",
+        "--transform",
+        "exp:10",
+        "--for",
+        "csv",
+    ];
+    let refused = ["prompt 1 has one sample", "--per-prompt"];
+    world.fails(&args, &refused);
+    world.fails(&[&args[..], &["--out", "rows.csv"]].concat(), &refused);
+    assert!(!world.path("rows.csv").exists() && !world.path("rows.part").exists());
+}
+
+#[test]
+fn variants_and_templates_are_told_beside_the_rows() {
+    let world = World::new();
+    calibrate(&world, "length", "4", "cal");
+    let export = |more: &[&str]| world.run(&[&["export", "rewards", "cal"], more].concat());
+    let plain = export(&["--for", "trl"]);
+    assert_eq!(
+        (plain.code, plain.stderr.contains("interpolated")),
+        (Some(0), false)
+    );
+    let smooth = export(&["--for", "trl", "--interpolated"]);
+    assert!(
+        smooth.stderr.contains("interpolated, a variant"),
+        "{}",
+        smooth.stderr
+    );
+    assert_eq!(smooth.stdout.lines().count(), plain.stdout.lines().count());
+    let verl = export(&["--for", "verl"]);
+    assert!(verl.stderr.contains("custom_chat_template"), "{}", verl.stderr);
+}
+
+/// A run's configuration on a calibration of its own folder.
+fn align(world: &World, name: &str, lines: &str, per_prompt: usize) -> String {
+    let text = format!(
+        "model = {:?}\nprompts = \"prompts.txt\"\nraw = true\nmax_new_tokens = 8\n{lines}\n[calibration]\n\
+         per_prompt = {per_prompt}\ninterpolated = true\n[rollouts]\nprompts_per_round = 2\nper_prompt = 2\n[train]\n\
+         epochs = 1\ndepth = \"full\"\noptim = {{ learning_rate = 1e-3, batch_len = 256 }}\n",
+        world.model()
+    );
+    let file = format!("{name}.toml");
+    world.write("prompts.txt", "hello\nthe fox\nabc\nwhat is it\n");
+    world.write(&file, &text);
+    file
+}
+
+#[test]
+fn a_run_without_a_kl_penalty_or_with_one_sample_goes_to_its_end() {
+    let world = World::new();
+    let file = align(
+        &world,
+        "free",
+        "reward = \"length\"\ntransform = \"exp:10\"\nbeta = [0.0]",
+        1,
+    );
+    let ran = world.run(&["train", "align", &file, "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("0, 1/2 or 1"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("interpolated, a variant"), "{}", ran.stderr);
+    let file = align(
+        &world,
+        "fp",
+        "reward = \"length\"\ntransform = \"bon_fp:4\"\nbeta = [0.0]",
+        4,
+    );
+    world.fails(&["train", "align", &file], &["beta holds 0", "a positive beta"]);
+    assert!(
+        !world.path("fp/calibration").exists(),
+        "refused before anything was drawn"
+    );
+}
+
+#[test]
+fn winners_among_equals_are_counted_and_not_learned_from() {
+    let world = World::new();
+    let sft = "objective = \"sft\"\nprocedure = \"bon:2\"\nreward = ";
+    let file = align(
+        &world,
+        "ties",
+        &format!("{sft}\"keywords:supercalifragilistic\""),
+        4,
+    );
+    world.fails(
+        &["train", "align", &file],
+        &["nothing to learn from", "groups of equal rewards"],
+    );
+}
