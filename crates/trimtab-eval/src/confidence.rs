@@ -180,6 +180,23 @@ pub(crate) fn mean_of(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+/// Half of Student's interval for the mean of `values`; `None` for fewer than two.
+pub(crate) fn student_half_width(values: &[f64], level: f64) -> Option<f64> {
+    (values.len() > 1).then(|| {
+        let mean = mean_of(values);
+        let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+        let variance = squares / (values.len() as f64 - 1.0);
+        student_half_width_of(variance, values.len(), level)
+    })
+}
+
+/// Half of Student's interval for the mean of `num` values, at least two, whose variance was estimated to be `variance`.
+pub(crate) fn student_half_width_of(variance: f64, num: usize, level: f64) -> f64 {
+    let n = num as f64;
+    let student = StudentsT::new(0.0, 1.0, n - 1.0).expect("there are at least two values");
+    student.inverse_cdf(f64::midpoint(1.0, level)) * (variance / n).sqrt()
+}
+
 /// The quantile to ask of a bootstrap so that it is as wide as Student's interval is (Hesterberg 2015).
 ///
 /// Resampling `n` values underestimates a variance by `(n-1)/n`, and its tails are normal where Student's are wider.

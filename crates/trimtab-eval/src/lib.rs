@@ -25,6 +25,7 @@ pub mod agreement;
 pub mod best_of_n_curve;
 pub mod confidence;
 mod drift;
+pub mod equal_kl;
 mod error;
 pub mod frontier;
 pub mod inference_win_rate;
@@ -43,6 +44,7 @@ pub use agreement::{
 pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
 pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
 pub use drift::drift_nats;
+pub use equal_kl::{AtKl, at_equal_kl};
 pub use error::EvalError;
 pub use frontier::{
     Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, NamedMean, RewardName, RunFacts, SeedValues,
@@ -57,6 +59,7 @@ pub use kl::{
     blockwise_bound_nats, log_ratio_kl_nats, selection_bound_nats, tokenwise_kl_nats,
 };
 pub use objective::{advantage, tokenwise_objective_nats};
+pub use report::equal_kl::EqualKlRow;
 pub use report::inference::{InferencePoint, InferenceReport};
 pub use report::win_rate_lines::{WinRateLine, WinRateLines};
 pub use report::{Example, ExampleAnswer, Report, ReportFiles};

@@ -5,6 +5,23 @@ use crate::policy_card::PolicyCard;
 /// A name for each policy, the same for policies that differ in nothing but how far they got; of one without a card the name
 /// by which it was given.
 pub(super) fn methods(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<String> {
+    named(policies, cards, |card| {
+        let mut all = settings(card);
+        all.push(Some(format!("seed {}", card.seed)));
+        all
+    })
+}
+
+/// The same without seeds: what runs have in common that may be averaged.
+pub(super) fn families(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<String> {
+    named(policies, cards, settings)
+}
+
+fn named(
+    policies: &[String],
+    cards: &[Option<PolicyCard>],
+    settings: impl Fn(&PolicyCard) -> Vec<Option<String>>,
+) -> Vec<String> {
     let named: Vec<(String, Vec<Option<String>>)> = policies
         .iter()
         .zip(cards)
@@ -54,7 +71,6 @@ fn settings(card: &PolicyCard) -> Vec<Option<String>> {
             .filter(|&interpolated| interpolated)
             .map(|_| "interpolated".to_owned()),
         calibration.map(|sha256| format!("calibration {}", sha256.get(..8).unwrap_or(sha256))),
-        Some(format!("seed {}", card.seed)),
     ]
 }
 
@@ -115,6 +131,29 @@ mod tests {
             ..plain()
         };
         check(raw, ["rl exp:10", "rl raw"]);
+    }
+
+    #[test]
+    fn seeds_are_of_one_family() {
+        let seed = |seed, beta| {
+            Some(PolicyCard {
+                seed,
+                beta: Some(beta),
+                ..card("model")
+            })
+        };
+        let cards = [seed(0, 0.1), seed(1, 0.1), seed(1, 0.5)];
+        let policies = vec!["p".to_owned(); 3];
+        let (one, other) = ("rl exp:10, beta 0.1", "rl exp:10, beta 0.5");
+        assert_eq!(families(&policies, &cards), [one, one, other]);
+        assert_eq!(
+            methods(&policies, &cards),
+            [
+                format!("{one}, seed 0"),
+                format!("{one}, seed 1"),
+                format!("{other}, seed 1")
+            ]
+        );
     }
 
     #[test]

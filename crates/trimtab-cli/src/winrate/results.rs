@@ -35,6 +35,8 @@ pub(crate) struct WinRateRow {
     pub(crate) policy: String,
     /// What it was trained on, if it is a policy of `train align`, and what tells it from the other policies of the run.
     pub(crate) method: String,
+    /// The same without its seed.
+    pub(crate) family: String,
     /// Of `reward`.
     pub(crate) reward_ci: Option<Interval>,
     /// Mean reward of the reference's answers under the procedure.
@@ -165,6 +167,8 @@ pub(super) struct Facts<'a> {
     pub(super) policy: &'a str,
     /// What it is called in figures.
     pub(super) method: &'a str,
+    /// The same without its seed.
+    pub(super) family: &'a str,
     pub(super) kl: &'a [PromptKl],
     /// Samples of a prompt that `kl` is along.
     pub(super) kl_num_samples: usize,
@@ -288,6 +292,7 @@ pub(super) fn compare(policy: &SideAnswers, reference: &SideAnswers, facts: &Fac
         reward: mean(&rewards),
         policy: facts.policy.to_owned(),
         method: facts.method.to_owned(),
+        family: facts.family.to_owned(),
         reward_ci: bootstrap.mean_interval(&rewards),
         reference_reward: mean(&sides.by_prompt(0, |_, reference| reference.mean())),
         reward_name: facts.rewards[0].name.clone(),
@@ -362,6 +367,7 @@ mod tests {
         Facts {
             policy: "p",
             method: "m",
+            family: "m",
             kl,
             kl_num_samples: 8,
             rewards,
@@ -435,7 +441,7 @@ mod tests {
     #[test]
     fn a_steered_policy_is_compared_with_the_reference_as_it_is() {
         let columns = [column("r")];
-        let kl = [1.0, 2.0].map(|kl_nats| PromptKl::of(kl_nats));
+        let kl = [1.0, 2.0].map(PromptKl::of);
         let facts = facts(&columns, &kl);
         let answers = |drifts: [f64; 2]| -> Vec<Vec<SteeredAnswer>> {
             let answer = |drift_nats: f64| vec![SteeredAnswer::of(vec![1.0], drift_nats)];

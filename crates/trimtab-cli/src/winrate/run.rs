@@ -7,7 +7,7 @@ use trimtab_reward::RewardSpec;
 use trimtab_runtime::{Job, PromptStyle};
 
 use super::divergence::{KlRun, PromptKl, measure};
-use super::methods::methods;
+use super::methods::{families, methods};
 use super::procedure::EvalProcedure;
 use super::results::{Compared, Facts, SideAnswers, WinRateRow, compare};
 use super::settings::Settings;
@@ -128,7 +128,9 @@ impl Run<'_> {
         let (settings, args) = (self.settings, self.settings.args);
         let reference = self.side(self.reference, Side::Reference, "reference")?;
         let methods = methods(&args.policy, &settings.cards);
-        let named = args.policy.iter().zip(self.folder_names()).zip(&methods);
+        let families = families(&args.policy, &settings.cards);
+        let methods = methods.iter().zip(&families);
+        let named = args.policy.iter().zip(self.folder_names()).zip(methods);
         let mut first: Vec<Compared> = Vec::new();
         let mut rows = Vec::new();
         for ((policy, name), method) in named {
@@ -226,7 +228,7 @@ impl Run<'_> {
 
     fn compared(
         &self,
-        (policy, method): (&str, &str),
+        (policy, (method, family)): (&str, (&String, &String)),
         side: &DrawnSide,
         reference: &DrawnSide,
         kl: &[PromptKl],
@@ -235,6 +237,7 @@ impl Run<'_> {
         let facts = Facts {
             policy,
             method,
+            family,
             kl,
             kl_num_samples: args.kl_per_prompt.min(args.per_prompt),
             rewards: self.rewards.columns(),

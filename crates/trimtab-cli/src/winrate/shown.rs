@@ -1,7 +1,7 @@
 //! Win rates for people and figures: the report and the terminal's table. Knows rows, makes no number.
 
 use comfy_table::{CellAlignment, Table, presets};
-use trimtab_eval::{InferencePoint, InferenceReport, Interval, KlKind};
+use trimtab_eval::{EqualKlRow, InferencePoint, InferenceReport, Interval, KlKind};
 
 use super::results::{JudgeRow, WinRateRow};
 
@@ -33,6 +33,7 @@ fn point(row: &WinRateRow) -> InferencePoint {
     let (kl_nats, kl_kind, kl_ci) = kl(row);
     InferencePoint {
         method: row.method.clone(),
+        family: row.family.clone(),
         policy: row.policy.clone(),
         procedure: row.procedure.clone(),
         reference_procedure: row.reference_procedure.clone(),
@@ -95,7 +96,38 @@ pub(crate) fn table(rows: &[WinRateRow]) -> String {
         text.push('\n');
         text.push_str(&remark);
     }
+    let equal_kl = report(rows, "").equal_kl();
+    if !equal_kl.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&equal_kl_table(&equal_kl));
+    }
     text
+}
+
+/// Methods where they are equally far from the reference.
+fn equal_kl_table(rows: &[EqualKlRow]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "procedure",
+        "method",
+        "runs",
+        "win rate at equal KL (nats), 95% over runs",
+    ]);
+    for row in rows {
+        let at = row.at.iter().map(|at| {
+            let ci = at
+                .ci
+                .map_or_else(String::new, |ci| format!(" ({:.3} .. {:.3})", ci.lo, ci.hi));
+            format!("{}: {:.3}{ci}", at.kl_nats, at.win_rate)
+        });
+        table.add_row([
+            row.procedure.clone(),
+            row.family.clone(),
+            row.num_runs().to_string(),
+            at.collect::<Vec<_>>().join("  "),
+        ]);
+    }
+    table.to_string()
 }
 
 fn cells(row: &WinRateRow, (compares, has_ties): (bool, bool)) -> Vec<String> {
@@ -191,6 +223,7 @@ mod tests {
             reward: 2.0,
             policy: "p".to_owned(),
             method: "rl raw".to_owned(),
+            family: "rl raw".to_owned(),
             reward_ci: None,
             reference_reward: 1.5,
             reward_name: "length".to_owned(),

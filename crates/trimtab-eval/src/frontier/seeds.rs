@@ -11,12 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::compute::rounded_interval;
 use super::point::SeedValues;
 use super::{Frontier, FrontierInput, FrontierPoint, MethodRuns};
-use crate::confidence::{Interval, mean_of};
+use crate::confidence::{Interval, mean_of, student_half_width_of};
 use crate::error::EvalError;
 use crate::samples::{PromptRun, ReferenceSamples};
 
@@ -189,16 +189,14 @@ fn half_width(estimates: &[(f64, Option<Interval>)], level: f64, share_prompts: 
     let means: Vec<f64> = estimates.iter().map(|&(mean, _)| mean).collect();
     let mean = mean_of(&means);
     let variance = means.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let upper = f64::midpoint(1.0, level);
     let of_prompts = if share_prompts {
-        let z = Normal::standard().inverse_cdf(upper);
+        let z = Normal::standard().inverse_cdf(f64::midpoint(1.0, level));
         let of_seed = |ci: &Option<Interval>| ci.map_or(0.0, |ends| (ends.hi - ends.lo) / (2.0 * z));
         estimates.iter().map(|(_, ci)| of_seed(ci).powi(2)).sum::<f64>() / n
     } else {
         0.0
     };
-    let student = StudentsT::new(0.0, 1.0, n - 1.0).expect("there are at least two seeds");
-    student.inverse_cdf(upper) * ((variance - of_prompts).max(0.0) / n).sqrt()
+    student_half_width_of((variance - of_prompts).max(0.0), estimates.len(), level)
 }
 
 /// Both sides of an interval around `mean` grown by `more`, in squares.

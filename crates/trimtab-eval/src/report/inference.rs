@@ -38,6 +38,8 @@ const CSV_HEADER: [&str; 16] = [
 pub struct InferencePoint {
     /// Its line in the figures, e.g. what it was trained on; policies of one line differ in their KL.
     pub method: String,
+    /// What runs have in common that differ by their seed alone.
+    pub family: String,
     /// What it is called.
     pub policy: String,
     /// What was done at inference, and who judges the answers if not the reward that chose them: a figure each.
@@ -83,13 +85,14 @@ pub struct InferenceReport {
 }
 
 impl InferenceReport {
-    /// Writes `winrate.html` and `winrate.csv` into an existing folder; gives the page's path.
+    /// Writes `winrate.html`, `winrate.csv` and `equal_kl.csv` into an existing folder; gives the page's path.
     ///
     /// # Errors
     /// [`EvalError::Write`] naming the file, [`EvalError::Csv`].
     pub fn write(&self, folder: &Path) -> Result<PathBuf, EvalError> {
         let page = folder.join("winrate.html");
         files::write_whole(&folder.join("winrate.csv"), self.to_csv()?.as_bytes())?;
+        files::write_whole(&folder.join("equal_kl.csv"), self.equal_kl_csv()?.as_bytes())?;
         files::write_whole(&page, self.to_html().as_bytes())?;
         Ok(page)
     }
@@ -153,8 +156,9 @@ impl InferenceReport {
                 }
             }
             (self.table())
+            (self.equal_kl_table())
             section.figures aria-label="Figures" {
-                @for shown in self.figures() {
+                @for shown in self.equal_kl_figures().into_iter().chain(self.figures()) {
                     figure {
                         figcaption { b { (shown.title) } " " (shown.caption) }
                         (shown.to_svg())

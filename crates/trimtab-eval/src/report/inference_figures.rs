@@ -234,6 +234,7 @@ pub(super) mod fixture {
     ) -> InferencePoint {
         InferencePoint {
             method: method.to_owned(),
+            family: method.split(", seed").next().unwrap().to_owned(),
             policy: policy.to_owned(),
             procedure: procedure.to_owned(),
             reference_procedure: None,

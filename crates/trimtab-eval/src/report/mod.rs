@@ -3,6 +3,7 @@
 
 mod axis;
 mod csv;
+pub mod equal_kl;
 mod figure;
 mod figures;
 mod files;
