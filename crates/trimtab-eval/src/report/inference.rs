@@ -149,6 +149,9 @@ impl InferenceReport {
                      by reward " code { (self.reward) } ", ties half. Means over " (self.num_prompts)
                     " prompts; brackets and bars are 95% intervals over prompts. KL is that of the policy, \
                      before a choice among its samples."
+                    @if self.points.iter().any(|point| point.reference_procedure.is_some()) {
+                        " Where the table names a procedure of the reference, that one was applied to it."
+                    }
                     @if self.points.iter().any(|point| point.kl_kind == KlKind::Bound) {
                         " Of blockwise control it is at most (\u{2264}) the policy\u{2019}s and the bound of its \
                          choices among blocks together, since KLs of tilting a policy add."
@@ -286,6 +289,7 @@ mod tests {
         });
         let page = report.to_html();
         for part in [
+            "procedure of the reference",
             "reference: sample",
             "Tied prompts",
             "\u{2264} 2.500",

@@ -113,6 +113,9 @@ impl InferenceReport {
             marks
         });
         let name = family.name();
+        // N = 1 is one sample on both sides in any case.
+        let mut points = lines.iter().flatten();
+        let other = points.find_map(|(_, point)| point.reference_procedure.as_deref());
         let judged = family
             .judge
             .map_or_else(String::new, |judge| format!(", judged by {judge}"));
@@ -121,7 +124,8 @@ impl InferenceReport {
             description: format!("Win rate of the {name} of N{judged} against N, by policy"),
             title: "Win rate against N.",
             caption: format!(
-                "The {name} of N by the reward on both sides{judged}; one line per policy, each from one set of samples."
+                "{}{judged}; one line per policy, each from one set of samples.",
+                sides(&format!("The {name} of N by the reward"), other)
             ),
             level: Level::Doublings,
             x_label: format!("N: the {name} of so many is kept"),
@@ -180,9 +184,7 @@ impl InferenceReport {
             let of_method = points.iter().filter(|point| point.method == **method);
             let mut line: Vec<(f64, f64)> = of_method.map(|point| (point.kl_nats, point.win_rate)).collect();
             line.sort_by(|a, b| a.0.total_cmp(&b.0));
-            // All begin at the reference, where steering has taken it.
-            let start = points.first().map_or(0.0, |point| point.reference_kl_nats);
-            line.insert(0, (start, 0.5));
+            line.splice(0..0, start(&points));
             Curve {
                 class: series_class("through", series),
                 points: line,
@@ -204,20 +206,37 @@ impl InferenceReport {
     }
 }
 
+/// Where a policy that has not moved stands, for the points under one procedure: where steering has taken the reference. A
+/// choice among samples on one side alone is worth something by itself, and how much no point says.
+fn start(points: &[&InferencePoint]) -> Option<(f64, f64)> {
+    let first = points.first()?;
+    let is_one_sided = first.choice.is_some() && first.reference_procedure.is_some();
+    (!is_one_sided).then_some((first.reference_kl_nats, 0.5))
+}
+
+/// Which sides a procedure was applied to.
+fn sides(procedure: &str, reference_procedure: Option<&str>) -> String {
+    match reference_procedure {
+        Some(other) => format!("{procedure} on the policy, {other} on the reference"),
+        None => format!("{procedure} on both sides"),
+    }
+}
+
 /// What a figure against KL shows, for the points under one procedure.
 fn caption(procedure: &str, points: &[&InferencePoint]) -> String {
     let first = points.first();
-    let sides = match first.and_then(|point| point.reference_procedure.as_deref()) {
-        Some(other) => format!("{procedure} on the policy, {other} on the reference"),
-        None => format!("{procedure} on both sides"),
-    };
+    let sides = sides(
+        procedure,
+        first.and_then(|point| point.reference_procedure.as_deref()),
+    );
+    let from = start(points).map_or("", |_| ", from the reference at 0.5");
     let is_bound = first.is_some_and(|point| point.kl_kind == KlKind::Bound);
     let kl = if is_bound {
         " KL is that of the policy and the bound of its choices among blocks together: at most this."
     } else {
         ""
     };
-    format!("{sides}; one line per method, from the reference at 0.5.{kl}")
+    format!("{sides}; one line per method{from}.{kl}")
 }
 
 #[cfg(test)]
@@ -379,5 +398,27 @@ mod tests {
         let figures = steered(Some("sample"), 0.0).figures();
         assert_eq!(figures[0].curves[0].points[0], (0.0, 0.5));
         assert!(figures[0].caption.contains("sample on the reference"));
+    }
+
+    #[test]
+    fn a_choice_on_one_side_has_no_start_at_one_half() {
+        let mut report = report();
+        for procedure in ["bon:2", "won:4", "bon:8"] {
+            report.points.push(point("raw", "a1", procedure, 0.9, 0.5));
+        }
+        for point in &mut report.points {
+            let is_choice = point.procedure != "sample";
+            point.reference_procedure = is_choice.then(|| "sample".to_owned());
+        }
+        let figures = report.figures();
+        let (by_count, best, sample) = (&figures[0], &figures[1], &figures[2]);
+        assert!(
+            by_count.caption.contains("sample on the reference"),
+            "{}",
+            by_count.caption
+        );
+        assert_eq!(best.curves[0].points, [(0.5, 0.6)]);
+        assert!(!best.caption.contains("at 0.5"), "{}", best.caption);
+        assert_eq!(sample.curves[0].points[0], (0.0, 0.5));
     }
 }
