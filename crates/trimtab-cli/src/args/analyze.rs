@@ -67,7 +67,7 @@ pub(crate) struct AnalyzeDesignArgs {
     #[arg(long, value_name = "NATS", default_value_t = 1.0)]
     pub(crate) kl_max: f64,
     /// Where the figure of win rate against KL goes: an SVG file if the name ends in .svg, else a page. Without it, a page
-    /// design_PROCEDURE.html in the current folder; with --json, none.
+    /// `design_PROCEDURE.html` in the current folder; with --json, none.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Points of each line of the figure.

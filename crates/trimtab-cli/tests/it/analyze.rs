@@ -78,7 +78,7 @@ fn several_questions_have_a_list_and_a_table() {
     ];
     let table = world.ok(&args);
     assert!(table.contains("0.8563") && table.contains("won_fp:4"), "{table}");
-    assert_eq!(table.lines().count(), 1 + 12 + 2, "{table}");
+    assert_eq!(table.lines().count(), 1 + 12 + 1, "{table}");
     let list = world.json(&[&args[..], &["--json"]].concat());
     let list = list.as_array().unwrap();
     assert_eq!(list.len(), 12);

@@ -248,16 +248,6 @@ fn rows_that_say_nothing_are_counted_and_named() {
     let line = &world.json(&preference(&model, &["some"], &["--json"]))[0];
     assert_eq!((&line["num_pairs"], &line["dropped"]), (&16.into(), dropped));
 
-    // Sides that are one after cutting say as little.
-    let alike = "{\"prompt\": \"a\", \"chosen\": \"zz qq\", \"rejected\": \"zz ww\"}\n";
-    world.write("pairs.jsonl", &format!("{}{alike}", pairs(16)));
-    let report = train(&world, "cut", "pairs = \"pairs.jsonl\"\nmax_response_tokens = 2");
-    let head = &report["heads"][0];
-    assert_eq!(
-        head["data"]["dropped"]["identical"],
-        serde_json::json!({"count": 1, "first_rows": [17]})
-    );
-
     let check = |rows: &str, lines: &str, expect: &[&str]| {
         world.write("pairs.jsonl", rows);
         let path = config(&world, "bad", &format!("pairs = \"pairs.jsonl\"\n{lines}"));
@@ -297,6 +287,20 @@ fn rows_that_say_nothing_are_counted_and_named() {
             &dropped["too_long"]["count"]
         ),
         (&17.into(), &1.into())
+    );
+}
+
+/// They say as little as sides that are one text from the beginning.
+#[test]
+fn sides_that_are_one_after_cutting_are_left_out() {
+    let world = World::new();
+    let alike = "{\"prompt\": \"a\", \"chosen\": \"zz qq\", \"rejected\": \"zz ww\"}\n";
+    world.write("pairs.jsonl", &format!("{}{alike}", pairs(16)));
+    let report = train(&world, "cut", "pairs = \"pairs.jsonl\"\nmax_response_tokens = 2");
+    let head = &report["heads"][0];
+    assert_eq!(
+        head["data"]["dropped"]["identical"],
+        serde_json::json!({"count": 1, "first_rows": [17]})
     );
 }
 

@@ -62,11 +62,11 @@ fn certificates_hold_from_small_to_large_kl() {
     };
     check("bon_fp:2", &[0.01, 1.0, 5.0]);
     check("bon_fp:4", &[0.1, 1.0, 5.0]);
-    check("bon_fp:128", &[0.05, 0.5, 1.0]);
+    check("bon_fp:128", &[0.5, 1.0]);
     check("won_fp:4", &[0.1, 0.5, 2.0]);
     // Of log-densities over a hundred orders of magnitude.
-    check("won_fp:128", &[0.2, 0.5]);
-    check("won_fp:32", &[1.0, 2.0]);
+    check("won_fp:128", &[0.2]);
+    check("won_fp:32", &[2.0]);
     check("won_fp:4", &[8.0]);
 }
 

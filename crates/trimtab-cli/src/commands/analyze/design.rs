@@ -156,7 +156,7 @@ fn advice(procedure: &str, found: &Design) -> Vec<String> {
             point.transform,
             percent(point)
         ));
-        advice.extend(certified(point).map(|line| format!("{line}.")));
+        advice.extend(certified(&[point]).map(|line| format!("{line}.")));
     }
     if let Some(missing) = &found.missing_fixed_point {
         advice.push(format!(

@@ -178,35 +178,55 @@ fn show(lines: &[Line]) -> Result<()> {
         }
     }
     output::line(&table.to_string())?;
-    let mut remarks: Vec<String> = Vec::new();
-    for line in lines {
-        let remark = match line {
-            Line::Answer { analysis, .. } => certified(analysis),
-            Line::None(none) => Some(format!("-: {}", none.reason)),
-        };
-        // The same policy stands in a line for each procedure.
-        remarks.extend(remark.filter(|remark| !remarks.contains(remark)));
-    }
-    remarks.iter().try_for_each(|remark| output::line(remark))
+    remarks(lines).iter().try_for_each(|remark| output::line(remark))
 }
 
-/// How well a fixed point is solved, in a line; `None` for transforms that are none.
-pub(super) fn certified(analysis: &Analysis) -> Option<String> {
-    let Certificate {
-        num_iterations,
-        residual_nats,
-        gap,
-        ..
-    } = analysis.certificate?;
-    let of_gap = match analysis.transform {
+/// How well fixed points are solved, a line each, and why cells are empty.
+fn remarks(lines: &[Line]) -> Vec<String> {
+    let analyses = || {
+        lines.iter().filter_map(|line| match line {
+            Line::Answer { analysis, .. } => Some(analysis),
+            Line::None(_) => None,
+        })
+    };
+    let of_transform = |named: &Analysis| {
+        let same: Vec<&Analysis> = analyses()
+            .filter(|analysis| analysis.transform == named.transform)
+            .collect();
+        certified(&same)
+    };
+    let reasons = lines.iter().filter_map(|line| match line {
+        Line::None(none) => Some(format!("-: {}", none.reason)),
+        Line::Answer { .. } => None,
+    });
+    let mut remarks: Vec<String> = Vec::new();
+    for remark in analyses().filter_map(of_transform).chain(reasons) {
+        // The same policy stands in a line for each procedure.
+        if !remarks.contains(&remark) {
+            remarks.push(remark);
+        }
+    }
+    remarks
+}
+
+/// How well the policies of one fixed point are solved, at worst; `None` for a transform that is none.
+pub(super) fn certified(analyses: &[&Analysis]) -> Option<String> {
+    let transform = &analyses.first()?.transform;
+    let certificates = || analyses.iter().filter_map(|analysis| analysis.certificate);
+    certificates().next()?;
+    let worst = |number: fn(Certificate) -> f64| certificates().map(number).fold(f64::EPSILON, f64::max);
+    let (residual_nats, gap) = (
+        worst(|certificate| certificate.residual_nats),
+        worst(|certificate| certificate.gap),
+    );
+    let of_gap = match transform {
         Transform::BonFixedPoint { .. } => {
             format!("no policy has a win rate - beta KL greater by more than {gap:.0e}")
         }
-        _ => format!("stationary: beta KL to the policy after one more application is {gap:.0e}"),
+        _ => format!("one more application gives a policy whose beta KL is {gap:.0e}: stationary"),
     };
     Some(format!(
-        "{} at {:.4} nats: solved to {residual_nats:.0e} nats of log-density in {num_iterations} iterations; {of_gap}",
-        analysis.transform, analysis.kl_nats
+        "{transform}: solved to {residual_nats:.0e} nats of log-density; {of_gap}"
     ))
 }
 

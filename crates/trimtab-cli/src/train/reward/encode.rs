@@ -52,8 +52,16 @@ impl Prompt {
         })
     }
 
+    /// Prompt and each response as tokens.
+    pub(super) fn encode_all(&self, reads: Reads<'_>, responses: &[String]) -> Result<Vec<Vec<TokenId>>> {
+        responses
+            .iter()
+            .map(|response| self.encode(reads, response))
+            .collect()
+    }
+
     /// Prompt and response as tokens.
-    pub(super) fn encode(&self, reads: Reads<'_>, response: &str) -> Result<Vec<TokenId>> {
+    fn encode(&self, reads: Reads<'_>, response: &str) -> Result<Vec<TokenId>> {
         let (tokenizer, style) = (reads.model.tokenizer(), PromptStyle::default());
         Ok(match reads.form {
             TextForm::Answer => {

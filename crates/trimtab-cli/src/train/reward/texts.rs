@@ -305,11 +305,7 @@ impl Collected {
             None => prompt.key,
         };
         let mut responses = cut_responses(data, reads, item).with_context(label)?;
-        let encode = |responses: &[String]| {
-            let encoded = responses.iter().map(|response| prompt.encode(reads, response));
-            encoded.collect::<Result<Vec<_>>>().with_context(label)
-        };
-        let mut encoded = encode(&responses)?;
+        let mut encoded = prompt.encode_all(reads, &responses).with_context(label)?;
         if matches!(&encoded[..], [chosen, rejected] if chosen == rejected) {
             self.dropped.identical.add(item.row);
             return Ok(());
@@ -326,7 +322,7 @@ impl Collected {
             None => {}
         }
         if data.spurious.is_some() {
-            encoded = encode(&responses)?;
+            encoded = prompt.encode_all(reads, &responses).with_context(label)?;
         }
         let context = reads.model.config().context_len;
         if let Some(long) = encoded.iter().find(|tokens| tokens.len() > context) {
