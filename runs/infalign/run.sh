@@ -2,10 +2,10 @@
 # The experiments of docs/experiments/infalign.md, from rewards to reports, below out/infalign. Every step goes on where it
 # was stopped, and what is there already is not made again.
 #
-#   runs/infalign/run.sh i1        # or i2, i3, i4; no argument: i1
+#   runs/infalign/run.sh i1        # or i2, i3, i4, i5; no argument: i1
 #   SEEDS="0 1 2" runs/infalign/run.sh i1
 #
-# i1, i3 and i4: stories15M and a sentiment reward on its own states, learned from labelled reviews, see
+# i1, i3, i4 and i5: stories15M and a sentiment reward on its own states, learned from labelled reviews, see
 # imdb_sentiment_stories.toml. Policies are trained on 80 openings; 40 others measure them.
 # i2: SmolLM2-135M with adapters and a harmlessness reward from HH-RLHF, see runs/hh_reward.toml.
 set -euo pipefail
@@ -43,7 +43,7 @@ stories() { # out, then configurations
   mapfile -t policies < <(policies "$@")
   "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
     --reward "head:$out/sentiment_stories" --judge length --prompts "$here/story_openings.txt" --skip 80 --raw \
-    --max-new-tokens 32 --per-prompt 32 --out "$folder"
+    --max-new-tokens 32 --per-prompt 32 --kl-per-prompt 4 --out "$folder"
 }
 
 i1() {
@@ -79,6 +79,19 @@ i4() {
   story_reward
   align i4_k4 i4_k16 i1_ctrl_bon4 # the last is that of 100 samples
   stories "$out/i4" i4_k4 i4_k16 i1_ctrl_bon4
+}
+
+# A scorer of the reference steers policies, which meet the reference as it is: KLs add, CD App. B.
+i5() {
+  local policies
+  story_reward
+  align i1_ctrl_bon4 i1_dpo
+  "$trimtab" train scorer "$here/i5_scorer.toml" --out "$out/i5_scorer"
+  policies=(stories15m "$out"/i1_{ctrl_bon4,dpo}_0/kl_{0.5,1,2})
+  "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --apply-to policy \
+    --procedure cd-block:k=2,m=8 --procedure cd-block:k=4,m=8 --procedure bon:4 --procedure sample \
+    --scorer "$out/i5_scorer" --reward "head:$out/sentiment_stories" --prompts "$here/story_openings.txt" --skip 80 --raw \
+    --max-new-tokens 32 --per-prompt 32 --steered-per-prompt 16 --out "$out/i5"
 }
 
 mkdir -p "$out"

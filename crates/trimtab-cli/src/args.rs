@@ -27,7 +27,7 @@ pub(crate) use export::{ExportCommand, ExportModelArgs};
 pub(crate) use rollout::{DrawArgs, RolloutArgs};
 pub(crate) use steering::SteeringArgs;
 pub(crate) use train::{TrainAlignArgs, TrainArgs, TrainCommand};
-pub(crate) use winrate::{EvalWinrateArgs, SteeredSides};
+pub(crate) use winrate::{EvalWinrateArgs, Sides};
 
 const EXAMPLES: &str = "\
 Examples:

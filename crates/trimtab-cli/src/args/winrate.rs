@@ -23,8 +23,9 @@ Procedures:
   sample             one response: the standard win rate
   bon:N              the best of N by the reward
   won:N              the worst of N by the reward: a jailbreak that tries N times
-  cd-block:k=K,m=M   blockwise controlled decoding with --scorer, on both sides; with --steer policy the reference answers
-                     as it is. Its KL is at most the policy's and the bound of its choices among blocks together
+  cd-block:k=K,m=M   blockwise controlled decoding with --scorer. Its KL is at most the policy's and the bound of its
+                     choices among blocks together
+With --apply-to policy the reference answers as it is: what tuning and the procedure are worth together.
 
 What is not given is taken from the card that `train align` left in the first policy: the reward, --raw, --system, --stop,
 --max-new-tokens, and without --prompts the prompts of the training's file behind those that were trained on, as many as
@@ -33,7 +34,7 @@ these unless --num-prompts says how many. A note says what was taken, and what d
 Examples:
   trimtab eval winrate --policy runs/ctrl_bon4 --reference stories15m --procedure bon:4,won:4,sample --reward head:sentiment
   trimtab eval winrate --policy runs/raw runs/ctrl_bon4 --reference stories15m --procedure bon:4 --reward head:sentiment --judge length --prompts openings.txt --raw --out out/winrate
-  trimtab eval winrate --policy runs/dpo/kl_1 runs/dpo/kl_2 --reference stories15m --procedure cd-block:k=4,m=16 --scorer runs/cdq --steer policy --out out/dpo_cd")]
+  trimtab eval winrate --policy runs/dpo/kl_1 runs/dpo/kl_2 --reference stories15m --procedure cd-block:k=4,m=16 --scorer runs/cdq --apply-to policy --out out/dpo_cd")]
 pub(crate) struct EvalWinrateArgs {
     /// Policies: folders that `train align` left, or any models with the reference's vocabulary.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
@@ -70,9 +71,9 @@ pub(crate) struct EvalWinrateArgs {
     /// Prefix scorer for cd-block, trained on the reference; steers policies tuned from it as well.
     #[arg(long, value_name = "DIR[*WEIGHT]", value_parser = super::steering::parse_scorer)]
     pub(crate) scorer: Vec<ScorerTerm>,
-    /// Which sides cd-block is applied to.
+    /// Which sides procedures are applied to.
     #[arg(long, value_enum, default_value_t, value_name = "SIDES")]
-    pub(crate) steer: SteeredSides,
+    pub(crate) apply_to: Sides,
     /// Folder for samples and the report; a run that was stopped goes on there. A temporary one if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -85,13 +86,13 @@ pub(crate) struct EvalWinrateArgs {
     pub(crate) run: RunArgs,
 }
 
-/// Sides that a scorer steers.
+/// Sides that procedures are applied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum SteeredSides {
-    /// The policy and the reference: is the policy better under the same control?
+pub(crate) enum Sides {
+    /// The policy and the reference: is the policy better under the same procedure?
     #[default]
     Both,
-    /// The policy alone, against samples of the reference as it is: what tuning and control are worth together.
+    /// The policy alone, against samples of the reference as it is: what tuning and procedure are worth together.
     Policy,
 }
 

@@ -243,6 +243,20 @@ impl<'a> Sides<'a> {
     }
 }
 
+/// Of each prompt, by the reward that chose.
+fn win_rates(sides: &Sides<'_>, (policy, reference): (&SideAnswers, &SideAnswers)) -> Result<Vec<f64>> {
+    // The closed form is of one choice on both sides.
+    let choice = policy.procedure.choice();
+    match choice.filter(|_| policy.procedure == reference.procedure) {
+        Some(choice) => Ok(sides
+            .prompts
+            .iter()
+            .map(|(policy, reference)| inference_win_rate(choice, &policy[0], &reference[0]))
+            .collect::<Result<_, _>>()?),
+        None => Ok(sides.win_rates(0)),
+    }
+}
+
 /// Compares two sides, each under its procedure.
 ///
 /// # Errors
@@ -251,14 +265,7 @@ pub(super) fn compare(policy: &SideAnswers, reference: &SideAnswers, facts: &Fac
     let bootstrap = Bootstrap::of_seed(Seed(facts.seed));
     let sides = Sides::of(policy, reference);
     let choice = policy.procedure.choice();
-    let by_prompt = match choice {
-        Some(choice) => sides
-            .prompts
-            .iter()
-            .map(|(policy, reference)| inference_win_rate(choice, &policy[0], &reference[0]))
-            .collect::<Result<Vec<f64>, _>>()?,
-        None => sides.win_rates(0),
-    };
+    let by_prompt = win_rates(&sides, (policy, reference))?;
     let rewards = sides.rewards(0);
     let judges_by_prompt: Vec<Vec<f64>> = (1..facts.rewards.len())
         .map(|judge| sides.win_rates(judge))
@@ -436,6 +443,18 @@ mod tests {
             .unwrap()
             .row;
         assert_eq!((row.tied_prompts, row.num_prompts), (1, 3));
+    }
+
+    #[test]
+    fn a_procedure_on_one_side_meets_single_samples_of_the_other() {
+        let columns = [column("r")];
+        let facts = facts(&columns, &[]);
+        let policy = under("bon:2", &samples(&[&[1.0, 2.0, 3.0]]));
+        let reference = under("sample", &samples(&[&[1.5, 2.5]]));
+        // Of the three pairs one is best in 2, which beats one of two, and two in 3, which beats both.
+        let row = compare(&policy, &reference, &facts).unwrap().row;
+        assert!((row.win_rate - 5.0 / 6.0).abs() < 1e-12, "{}", row.win_rate);
+        assert_eq!(row.reference_procedure.as_deref(), Some("sample"));
     }
 
     #[test]

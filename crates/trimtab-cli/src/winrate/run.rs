@@ -176,7 +176,7 @@ impl Run<'_> {
         output::note(&format!("{name}: {}", model.stored.name));
         let folder = self.place.folder.join(name);
         let samples = draw(self.settings, (model, side), self.rewards, &folder)?;
-        let is_plain = side == Side::Reference && self.settings.steers_policy_alone();
+        let is_plain = side == Side::Reference && self.settings.leaves_reference();
         let mut prompts: Option<Vec<Job>> = None;
         let mut answers = Vec::with_capacity(self.settings.procedures.len());
         for (idx, procedure) in self.settings.procedures.iter().enumerate() {
@@ -184,7 +184,7 @@ impl Run<'_> {
                 EvalProcedure::Blocks(spec) if !is_plain => spec,
                 _ => {
                     let rewards = samples.iter().map(|prompt| prompt.rewards.clone()).collect();
-                    let procedure = if procedure.is_steered() {
+                    let procedure = if is_plain {
                         EvalProcedure::SAMPLE
                     } else {
                         procedure.clone()

@@ -6,7 +6,7 @@ use trimtab_reward::RewardSpec;
 
 use super::procedure::EvalProcedure;
 use super::training::Training;
-use crate::args::{DrawArgs, EvalWinrateArgs, SteeredSides};
+use crate::args::{DrawArgs, EvalWinrateArgs, Sides};
 use crate::output;
 use crate::policy_card::{PolicyCard, TrainedOn};
 use crate::rollout::prompt_keys;
@@ -72,9 +72,9 @@ impl<'a> Settings<'a> {
         super::training::compare(self, &trainings)
     }
 
-    /// Whether the reference answers as it is where policies are steered.
-    pub(super) fn steers_policy_alone(&self) -> bool {
-        self.args.steer == SteeredSides::Policy
+    /// Whether the reference answers as it is, whatever is done to policies.
+    pub(super) fn leaves_reference(&self) -> bool {
+        self.args.apply_to == Sides::Policy
     }
 }
 
@@ -96,9 +96,6 @@ fn procedures(args: &EvalWinrateArgs) -> Result<Vec<EvalProcedure>> {
             bail!("procedure {procedure} needs --scorer DIR, which steers");
         }
         procedures.push(procedure.clone());
-    }
-    if args.steer == SteeredSides::Policy && !procedures.iter().any(EvalProcedure::is_steered) {
-        bail!("--steer policy is about cd-block, which is not among the procedures");
     }
     Ok(procedures)
 }

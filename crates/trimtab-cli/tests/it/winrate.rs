@@ -137,11 +137,6 @@ fn what_no_card_says_is_asked_for() {
         &["--prompts is missing"],
     );
     fails(&world, &with("p", "--prompts -"), &["standard input", "a file"]);
-    fails(
-        &world,
-        &with("p", "--steer policy"),
-        &["--steer policy", "cd-block"],
-    );
     // Nothing is left of the file.
     let first_four: String = PROMPTS.split_inclusive('\n').take(4).collect();
     world.write("prompts.txt", &first_four);
@@ -229,11 +224,21 @@ fn a_steered_policy_meets_the_reference_as_it_is() {
     world.write("s.toml", &scorer.replace("tiny.bin", &world.model()));
     world.ok(&["train", "scorer", "s.toml"]);
     let line = "--policy p --procedure cd-block:k=2,m=4,sample --scorer s --per-prompt 4 -n 8 --out";
-    let (alone, _) = rows(&world, &format!("{line} alone --steer policy"));
+    let (alone, _) = rows(&world, &format!("{line} alone --apply-to policy"));
     let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
     let steered = &alone[0];
     assert_eq!(steered["reference_procedure"], "sample");
     assert_eq!(number(steered, "reference_kl_with_blocks_nats"), 0.0);
+    // Two tries against one are better than one against one.
+    let (tries, _) = rows(
+        &world,
+        "--policy p --procedure bon:2,sample --per-prompt 4 -n 8 --apply-to policy --out tries",
+    );
+    assert_eq!(tries[0]["reference_procedure"], "sample");
+    assert!(
+        number(&tries[0], "win_rate") > number(&tries[1], "win_rate"),
+        "{tries:?}"
+    );
     // What it meets is what the samples are.
     assert_eq!(steered["reference_reward"], alone[1]["reference_reward"]);
     assert!(number(steered, "kl_with_blocks_nats") > number(steered, "kl_nats"));
