@@ -232,7 +232,7 @@ fn a_steered_policy_meets_the_reference_as_it_is() {
     // Two tries against one are better than one against one.
     let (tries, _) = rows(
         &world,
-        "--policy p --procedure bon:2,sample --per-prompt 4 -n 8 --apply-to policy --out tries",
+        "--policy p --procedure bon:2,sample --reward regex:. --per-prompt 4 -n 8 --apply-to policy --out tries",
     );
     assert_eq!(tries[0]["reference_procedure"], "sample");
     assert!(
