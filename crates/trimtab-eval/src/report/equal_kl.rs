@@ -33,7 +33,9 @@ impl InferenceReport {
             let points: Vec<&InferencePoint> = self
                 .points
                 .iter()
+                // Where the reference is left as it is, a policy that has not moved does not stand at one half.
                 .filter(|point| point.procedure == procedure && point.kl_kind != KlKind::Bound)
+                .filter(|point| point.reference_procedure.is_none())
                 .collect();
             let of_procedure: Vec<EqualKlRow> = distinct(points.iter().map(|point| point.family.as_str()))
                 .into_iter()
