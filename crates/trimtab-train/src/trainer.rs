@@ -99,7 +99,7 @@ struct Best {
 struct Run<'a, M, B> {
     /// Taken only inside the optimiser's update.
     module: Option<M>,
-    /// The weights before the last update, which the numbers of the last step are of.
+    /// On data that follows the weights: those before the last update, which the numbers of the last step are of.
     previous: Option<M>,
     optimizer: Optimizer,
     parts: Parts<'a, M, B>,
@@ -145,7 +145,10 @@ impl<M: Module, B> Run<'_, M, B> {
             .map_or(1.0, |limit| (limit / grad_norm).min(1.0));
         let rate = learning_rate(self.config, self.step, self.plan.total_steps());
         let module = self.module.take().expect("the module is back after every update");
-        self.previous = Some(module.clone());
+        if self.parts.source.follows_weights() {
+            // A copy of all weights; on given data, which moves less, the last evaluation's are near enough.
+            self.previous = Some(module.clone());
+        }
         let factor = clip / num_items;
         self.module = Some(self.optimizer.step(rate, module, &mut gradients.grads, factor));
         self.step += 1;
@@ -207,10 +210,12 @@ impl<M: Module, B> Run<'_, M, B> {
         Ok((loss, grad_norm, numbers))
     }
 
-    /// Writes the weights before the last update; what was seen before it was good.
+    /// Writes the weights before the last update, or names those of the last evaluation; what was seen of them was good.
     fn keep_good(&self, folder: &RunFolder) -> Result<Option<PathBuf>, TrainError> {
         let Some(previous) = &self.previous else {
-            return Ok(None);
+            // On-policy, a run that goes on has the weights in doubt there and no others.
+            let is_given = !self.parts.source.follows_weights();
+            return Ok(last_evaluated(folder).filter(|_| is_given));
         };
         let path = CheckpointNames::in_folder(folder.path()).good;
         Checkpoint::of_weights(previous, self.step - 1, &self.last).write(&path)?;

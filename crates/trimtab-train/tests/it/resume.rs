@@ -152,7 +152,7 @@ fn a_loss_that_is_not_finite_names_step_batch_and_checkpoint() {
         "{text}"
     );
     assert!(
-        text.contains("good.safetensors") && text.contains("of epoch 0"),
+        text.contains("last.safetensors") && text.contains("of epoch 0"),
         "{text}"
     );
 }
