@@ -19,6 +19,7 @@ mod isa;
 pub mod kv_cache;
 mod lanes;
 pub mod mapping;
+pub mod memory;
 pub mod norm;
 pub mod pool;
 pub mod product;

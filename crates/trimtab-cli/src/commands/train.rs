@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use trimtab_kernels::memory;
 
 use crate::Verdict;
 use crate::align::{AlignConfig, AlignOptions, align};
@@ -11,6 +12,7 @@ use crate::output;
 use crate::train::{RewardConfig, ScorerConfig, TrainOptions, set_device, train, train_reward};
 
 pub(crate) fn run(command: &TrainCommand) -> Result<Verdict> {
+    memory::keep_freed();
     match command {
         TrainCommand::Scorer(args) => {
             let mut config = ScorerConfig::open(&args.run.config)?;

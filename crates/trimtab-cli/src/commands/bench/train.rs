@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use trimtab_base::rng::Purpose;
 use trimtab_base::{PromptKey, SampleStream, Seed};
+use trimtab_kernels::memory;
 use trimtab_model::ModelFile;
 use trimtab_train::decoder::LoraConfig;
 use trimtab_train::policy::{
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<Verdict> {
             args.seq
         );
     }
+    memory::keep_freed();
     let threads = args.threads.map_or_else(machine::default_threads, usize::from);
     // Tensors are computed by the threads of the process; this command is alone in it.
     rayon::ThreadPoolBuilder::new()
