@@ -15,7 +15,7 @@ use crate::winrate::EvalProcedure;
 Inference-time win rate: the procedure is applied to the policy AND to the reference, and what comes out is compared by
 the reward, ties half. 0.5 is no better than the reference under the same procedure. All procedures of one policy are
 computed from one set of samples, without resampling: every subset of N of them counts (an unbiased estimator), so N may
-be anything up to --per-prompt. Intervals are over prompts, 95%, and paired: with several policies the difference from
+be anything up to the samples of either side. Intervals are over prompts, 95%, and paired: with several policies the difference from
 the first has one too. The KL is KL(policy || reference) in nats for a response: the full sum over the vocabulary at each
 token, averaged over --kl-per-prompt responses of the policy.
 
@@ -62,7 +62,11 @@ pub(crate) struct EvalWinrateArgs {
     /// Responses of each side to each prompt; at least the greatest N of the procedures.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count(1), help_heading = "Sampling")]
     pub(crate) per_prompt: usize,
-    /// Of these, responses of the policy along which its KL is measured.
+    /// Responses of the reference to each prompt, if other than --per-prompt. Its draw is a part of every win rate measured
+    /// against it, and is made once: with several policies, a larger one costs little.
+    #[arg(long, value_name = "N", value_parser = count(1), help_heading = "Sampling")]
+    pub(crate) reference_per_prompt: Option<usize>,
+    /// Of its responses, those of the policy along which its KL is measured.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count(1), help_heading = "Sampling")]
     pub(crate) kl_per_prompt: usize,
     /// Responses of each side to each prompt by cd-block.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use trimtab_reward::RewardSpec;
 
 use super::procedure::EvalProcedure;
+use super::sides::Side;
 use super::training::Training;
 use crate::args::{DrawArgs, EvalWinrateArgs, Sides};
 use crate::output;
@@ -72,6 +73,12 @@ impl<'a> Settings<'a> {
         super::training::compare(self, &trainings)
     }
 
+    /// Samples of a side to each prompt.
+    pub(super) fn per_prompt(&self, side: Side) -> usize {
+        let of_reference = self.args.reference_per_prompt.filter(|_| side == Side::Reference);
+        of_reference.unwrap_or(self.args.per_prompt)
+    }
+
     /// Whether the reference answers as it is, whatever is done to policies.
     pub(super) fn leaves_reference(&self) -> bool {
         self.args.apply_to == Sides::Policy
@@ -85,19 +92,31 @@ fn procedures(args: &EvalWinrateArgs) -> Result<Vec<EvalProcedure>> {
         if procedures.contains(procedure) {
             continue;
         }
-        if procedure.num_samples() > args.per_prompt {
-            bail!(
-                "{procedure} needs {} samples of each side to each prompt, and --per-prompt is {}",
-                procedure.num_samples(),
-                args.per_prompt
-            );
-        }
+        enough_samples(args, procedure)?;
         if procedure.is_steered() && args.scorer.is_empty() {
             bail!("procedure {procedure} needs --scorer DIR, which steers");
         }
         procedures.push(procedure.clone());
     }
     Ok(procedures)
+}
+
+/// Whether the sides that a procedure is applied to have samples enough for it.
+fn enough_samples(args: &EvalWinrateArgs, procedure: &EvalProcedure) -> Result<()> {
+    let reference = args.reference_per_prompt.filter(|_| args.apply_to == Sides::Both);
+    let given = [
+        ("--per-prompt", Some(args.per_prompt)),
+        ("--reference-per-prompt", reference),
+    ];
+    for (option, num_samples) in given {
+        if let Some(num_samples) = num_samples.filter(|&num| num < procedure.num_samples()) {
+            bail!(
+                "{procedure} needs {} samples of each side to each prompt, and {option} is {num_samples}",
+                procedure.num_samples()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn reward(

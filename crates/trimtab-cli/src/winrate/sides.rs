@@ -102,7 +102,7 @@ pub(super) fn rollout_args(
             seed: side.seed(settings.draw.seed),
             ..settings.draw.clone()
         },
-        per_prompt: args.per_prompt,
+        per_prompt: settings.per_prompt(side),
         decode: rollout::reference(),
         reward: rewards.cloned().collect(),
         out,

@@ -154,6 +154,29 @@ fn what_no_card_says_is_asked_for() {
 }
 
 #[test]
+fn a_reference_may_have_samples_of_its_own_number() {
+    let world = trained();
+    let line = "--policy p --procedure bon:2,sample --per-prompt 4";
+    let (few, _) = rows(&world, &format!("{line} --out few"));
+    assert_eq!(few[0].get("reference_num_samples"), None);
+    let (many, _) = rows(&world, &format!("{line} --reference-per-prompt 16 --out many"));
+    for (few, many) in few.iter().zip(&many) {
+        assert_eq!(
+            (&many["num_samples"], &many["reference_num_samples"]),
+            (&4.into(), &16.into())
+        );
+        // The policy's samples are the same ones.
+        assert_eq!(few["reward"], many["reward"]);
+    }
+    assert_ne!(few[1]["win_rate"], many[1]["win_rate"]);
+    fails(
+        &world,
+        "--policy p --procedure bon:4 --per-prompt 4 --reference-per-prompt 2",
+        &["bon:4 needs 4 samples", "--reference-per-prompt is 2"],
+    );
+}
+
+#[test]
 fn policies_of_other_settings_are_other_lines() {
     let world = trained();
     train(&world, "q", "beta = [0.2]\nseed = 1");
