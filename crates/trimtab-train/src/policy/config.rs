@@ -35,18 +35,21 @@ pub struct PolicyTrainConfig {
     /// constant after 3% of warm-up, a checkpoint every 20 steps; a table of some fields leaves the others at these.
     #[serde(deserialize_with = "with_own_defaults")]
     pub optim: OptimConfig,
-    /// The run ends with the weights whose responses first show at least this KL (nats per response), by the mean over
-    /// `kl_window_steps`. Default none.
+    /// The run ends with the weights whose responses first show at least this KL (nats per response), by the last
+    /// `kl_window_steps` steps. Default none.
     pub kl_stop_nats: Option<f64>,
-    /// On-policy: steps over whose responses the KL is averaged before it stops the run or keeps weights, at least 1. The
-    /// KL of one step's responses is exact for them and still differs by a factor of two from that of the next ones. Given
-    /// data: the KL is that of an evaluation's draws, which are always the same. Default 5.
+    /// On-policy: steps from whose responses the KL is told that stops the run or keeps weights, at least 1. The KL of one
+    /// step's responses is exact for them and still differs by a factor of two from that of the next ones: a line is laid
+    /// through those of the last steps by least squares, and read at the last of them, so that it is not late while the KL
+    /// grows. 1 or 2 read the last step alone. Given data: the KL is that of an evaluation's draws, which are always the
+    /// same. Default 5.
     pub kl_window_steps: usize,
     /// A KL of one step's responses above this is an explosion, an error (nats per response); policies that are
-    /// still of use are far below it. Default 50.
+    /// still of use are far below it. The last good weights are kept, as they are where a loss is not a number: on-policy
+    /// those before the last update, on given data those of the last evaluation, at first those of the model. Default 50.
     pub kl_limit_nats: f64,
-    /// Weights are kept when the KL first reaches each of these values (nats per response), so that one run gives a
-    /// whole frontier. Default none.
+    /// Weights are kept when the KL, by the last `kl_window_steps` steps, first reaches each of these values (nats per
+    /// response), so that one run gives a whole frontier. Default none.
     pub keep_at_kl_nats: Vec<f64>,
     /// Given data: share of prompts held out, in `[0, 0.5]`. Default 0.1.
     pub eval_fraction: f64,

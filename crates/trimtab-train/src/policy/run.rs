@@ -96,7 +96,7 @@ pub struct TrainedPolicy {
     /// The decoder; [`Self::weights`] is what the engine runs and what files are written from.
     pub decoder: Decoder,
     /// The last of every number that a step or an evaluation gave. `kl_nats` is of one round of these weights' own
-    /// responses, `kl_mean_nats` over `kl_window_steps`, of earlier weights too.
+    /// responses, `kl_line_nats` by the last `kl_window_steps`, of earlier weights too.
     pub metrics: Metrics,
     /// Optimiser steps that made these weights.
     pub step: u64,
@@ -114,7 +114,7 @@ pub struct TrainedPolicy {
 pub struct KeptPolicy {
     /// The value of `keep_at_kl_nats`.
     pub target_kl_nats: f64,
-    /// The KL that was measured: over `kl_window_steps` on-policy, of an evaluation's draws else.
+    /// The KL that was measured: by the last `kl_window_steps` on-policy, of an evaluation's draws else.
     pub kl_nats: f64,
     /// Optimiser steps that made them.
     pub step: u64,
@@ -132,8 +132,8 @@ impl TrainedPolicy {
 /// Trains a policy, or goes on with the run that was stopped in `run_dir`.
 ///
 /// # Errors
-/// Settings out of range, data that cannot be used, a folder of another run, a loss that is not finite, a KL that
-/// explodes, or [`TrainError::Stopped`] where `on_event` asked to stop.
+/// Settings out of range, data that cannot be used, a folder of another run, a loss that is not finite or a KL that
+/// explodes, with the last good weights ([`TrainError::last_good`]), or [`TrainError::Stopped`] where `on_event` asked to stop.
 pub fn train_policy(
     config: &PolicyTrainConfig,
     base: &PolicyBase,
@@ -247,7 +247,7 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Goals that look at the mean over so many measurements.
+    /// Goals that look at so many measurements.
     fn goals(&self, window: usize) -> KlGoals {
         let config = self.config;
         let (stop, limit) = (config.kl_stop_nats, config.kl_limit_nats);
@@ -320,7 +320,7 @@ impl Setting<'_> {
             held_out,
             probe: probe.map(|probe| probe as &mut dyn DrawResponses<Decoder>),
             reference: self.reference.clone(),
-            // The same draws in every evaluation, some steps apart: what a mean would add is delay.
+            // The same draws in every evaluation, some steps apart: each says its own KL.
             goals: self.goals(1),
             rows: self.config.logit_rows,
             piece_tokens: self.config.optim.batch_len,
@@ -415,10 +415,10 @@ pub fn kept_policies(run_dir: &Path) -> Result<Vec<KeptPolicy>, TrainError> {
     Ok(kept)
 }
 
-/// The KL among the numbers of a policy, in nats per response: the mean over some steps where there is one.
+/// The KL among the numbers of a policy, in nats per response: by some steps where there are several.
 pub fn measured_kl(metrics: &Metrics) -> Option<f64> {
     metrics
-        .get("kl_mean_nats")
+        .get("kl_line_nats")
         .or_else(|| metrics.get("kl_nats"))
         .copied()
         .filter(|kl| kl.is_finite())
