@@ -44,7 +44,7 @@ pub use agreement::{
 pub use best_of_n_curve::{CurvePoint, best_of_n_curve, expected_best_reward};
 pub use confidence::{Bootstrap, DEFAULT_LEVEL, Interval, clopper_pearson};
 pub use drift::drift_nats;
-pub use equal_kl::{AtKl, at_equal_kl};
+pub use equal_kl::{AtKl, DifferenceAtKl, at_equal_kl, difference_at_equal_kl};
 pub use error::EvalError;
 pub use frontier::{
     Frontier, FrontierInput, FrontierPoint, KlRule, MethodRuns, NamedMean, RewardName, RunFacts, SeedValues,

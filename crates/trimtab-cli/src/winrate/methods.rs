@@ -2,9 +2,31 @@
 
 use crate::policy_card::PolicyCard;
 
-/// A name for each policy, the same for policies that differ in nothing but how far they got; of one without a card the name
-/// by which it was given.
-pub(super) fn methods(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<String> {
+/// What one policy is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// The same for policies that differ in nothing but how far they got; without a card the name by which it was given.
+    pub(super) method: String,
+    /// The same without seeds: what runs have in common that may be averaged.
+    pub(super) family: String,
+    /// Of the training, as its card tells it.
+    pub(super) training_seed: Option<u64>,
+}
+
+/// The names of all policies, which tell them apart.
+pub(super) fn names(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<Named> {
+    let families = families(policies, cards);
+    let named = methods(policies, cards).into_iter().zip(families).zip(cards);
+    named
+        .map(|((method, family), card)| Named {
+            method,
+            family,
+            training_seed: card.as_ref().map(|card| card.seed),
+        })
+        .collect()
+}
+
+fn methods(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<String> {
     named(policies, cards, |card| {
         let mut all = settings(card);
         all.push(Some(format!("seed {}", card.seed)));
@@ -12,8 +34,7 @@ pub(super) fn methods(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<
     })
 }
 
-/// The same without seeds: what runs have in common that may be averaged.
-pub(super) fn families(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<String> {
+fn families(policies: &[String], cards: &[Option<PolicyCard>]) -> Vec<String> {
     named(policies, cards, settings)
 }
 
@@ -81,7 +102,7 @@ mod tests {
     use super::*;
     use crate::policy_card::tests::card;
 
-    fn names(cards: Vec<PolicyCard>) -> Vec<String> {
+    fn methods_of(cards: Vec<PolicyCard>) -> Vec<String> {
         let cards: Vec<Option<PolicyCard>> = cards.into_iter().map(Some).collect();
         let policies = vec!["p".to_owned(); cards.len()];
         methods(&policies, &cards)
@@ -90,7 +111,8 @@ mod tests {
     #[test]
     fn names_hold_what_tells_policies_apart() {
         let plain = || card("model");
-        let check = |other: PolicyCard, expect: [&str; 2]| assert_eq!(names(vec![plain(), other]), expect);
+        let check =
+            |other: PolicyCard, expect: [&str; 2]| assert_eq!(methods_of(vec![plain(), other]), expect);
         check(plain(), ["rl exp:10"; 2]);
         // How far one run got is what lines are along.
         let further = PolicyCard {
@@ -164,13 +186,30 @@ mod tests {
             ..card("model")
         };
         let objectives = ["dpo", "ipo", "sft", "bonbon"];
-        assert_eq!(names(objectives.map(of).to_vec()), objectives);
+        assert_eq!(methods_of(objectives.map(of).to_vec()), objectives);
     }
 
     #[test]
     fn models_without_a_card_are_called_by_their_names() {
         let policies = ["a.gguf", "p", "b.gguf"].map(str::to_owned);
-        let cards = [None, Some(card("model")), None];
-        assert_eq!(methods(&policies, &cards), ["a.gguf", "rl exp:10", "b.gguf"]);
+        let trained = PolicyCard {
+            seed: 5,
+            ..card("model")
+        };
+        let cards = [None, Some(trained), None];
+        let named = |name: &str, training_seed| Named {
+            method: name.to_owned(),
+            family: name.to_owned(),
+            training_seed,
+        };
+        assert_eq!(
+            names(&policies, &cards),
+            [
+                named("a.gguf", None),
+                // One seed tells no policies apart, and pairs runs all the same.
+                named("rl exp:10", Some(5)),
+                named("b.gguf", None)
+            ]
+        );
     }
 }

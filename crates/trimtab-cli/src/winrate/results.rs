@@ -37,6 +37,9 @@ pub(crate) struct WinRateRow {
     pub(crate) method: String,
     /// The same without its seed.
     pub(crate) family: String,
+    /// Seed of its training, if its card tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) training_seed: Option<u64>,
     /// Of `reward`.
     pub(crate) reward_ci: Option<Interval>,
     /// Mean reward of the reference's answers under the procedure.
@@ -169,6 +172,7 @@ pub(super) struct Facts<'a> {
     pub(super) method: &'a str,
     /// The same without its seed.
     pub(super) family: &'a str,
+    pub(super) training_seed: Option<u64>,
     pub(super) kl: &'a [PromptKl],
     /// Samples of a prompt that `kl` is along.
     pub(super) kl_num_samples: usize,
@@ -300,6 +304,7 @@ pub(super) fn compare(policy: &SideAnswers, reference: &SideAnswers, facts: &Fac
         policy: facts.policy.to_owned(),
         method: facts.method.to_owned(),
         family: facts.family.to_owned(),
+        training_seed: facts.training_seed,
         reward_ci: bootstrap.mean_interval(&rewards),
         reference_reward: mean(&sides.by_prompt(0, |_, reference| reference.mean())),
         reward_name: facts.rewards[0].name.clone(),
@@ -375,6 +380,7 @@ mod tests {
             policy: "p",
             method: "m",
             family: "m",
+            training_seed: None,
             kl,
             kl_num_samples: 8,
             rewards,

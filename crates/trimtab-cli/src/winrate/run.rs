@@ -7,7 +7,7 @@ use trimtab_reward::RewardSpec;
 use trimtab_runtime::{Job, PromptStyle};
 
 use super::divergence::{KlRun, PromptKl, measure};
-use super::methods::{families, methods};
+use super::methods::{Named, names};
 use super::procedure::EvalProcedure;
 use super::results::{Compared, Facts, SideAnswers, WinRateRow, compare};
 use super::settings::Settings;
@@ -127,20 +127,18 @@ impl Run<'_> {
     fn rows(&self) -> Result<Vec<WinRateRow>> {
         let (settings, args) = (self.settings, self.settings.args);
         let reference = self.side(self.reference, Side::Reference, "reference")?;
-        let methods = methods(&args.policy, &settings.cards);
-        let families = families(&args.policy, &settings.cards);
-        let methods = methods.iter().zip(&families);
-        let named = args.policy.iter().zip(self.folder_names()).zip(methods);
+        let names = names(&args.policy, &settings.cards);
+        let policies = args.policy.iter().zip(self.folder_names()).zip(&names);
         let mut first: Vec<Compared> = Vec::new();
         let mut rows = Vec::new();
-        for ((policy, name), method) in named {
+        for ((policy, name), named) in policies {
             let model = open(args, policy)?;
             let side = self.side(&model, Side::Policy, &name)?;
             same_prompts(&side, &reference, policy)?;
             let kl = self
                 .divergence(&model, &name)
                 .with_context(|| format!("KL of {policy} from {}", args.reference))?;
-            let compared = self.compared((policy, method), &side, &reference, &kl)?;
+            let compared = self.compared((policy, named), &side, &reference, &kl)?;
             if first.is_empty() {
                 rows.extend(compared.iter().map(|compared| compared.row.clone()));
                 first = compared;
@@ -228,7 +226,7 @@ impl Run<'_> {
 
     fn compared(
         &self,
-        (policy, (method, family)): (&str, (&String, &String)),
+        (policy, named): (&str, &Named),
         side: &DrawnSide,
         reference: &DrawnSide,
         kl: &[PromptKl],
@@ -236,8 +234,9 @@ impl Run<'_> {
         let args = self.settings.args;
         let facts = Facts {
             policy,
-            method,
-            family,
+            method: &named.method,
+            family: &named.family,
+            training_seed: named.training_seed,
             kl,
             kl_num_samples: args.kl_per_prompt.min(args.per_prompt),
             rewards: self.rewards.columns(),

@@ -1,7 +1,7 @@
 //! Win rates for people and figures: the report and the terminal's table. Knows rows, makes no number.
 
 use comfy_table::{CellAlignment, Table, presets};
-use trimtab_eval::{EqualKlRow, InferencePoint, InferenceReport, Interval, KlKind};
+use trimtab_eval::{AtKl, DifferenceAtKl, EqualKlRow, InferencePoint, InferenceReport, Interval, KlKind};
 
 use super::results::{JudgeRow, WinRateRow};
 
@@ -34,6 +34,7 @@ fn point(row: &WinRateRow) -> InferencePoint {
     InferencePoint {
         method: row.method.clone(),
         family: row.family.clone(),
+        training_seed: row.training_seed,
         policy: row.policy.clone(),
         procedure: row.procedure.clone(),
         reference_procedure: row.reference_procedure.clone(),
@@ -101,6 +102,10 @@ pub(crate) fn table(rows: &[WinRateRow]) -> String {
         text.push_str("\n\n");
         text.push_str(&equal_kl_table(&equal_kl));
     }
+    if equal_kl.iter().any(|row| !row.differences.is_empty()) {
+        text.push_str("\n\n");
+        text.push_str(&differences_table(&equal_kl, &rows[0].family));
+    }
     text
 }
 
@@ -113,19 +118,43 @@ fn equal_kl_table(rows: &[EqualKlRow]) -> String {
         "runs",
         "win rate at equal KL (nats), 95% over runs",
     ]);
-    for row in rows {
-        let at = row.at.iter().map(|at| {
-            let ci = at
-                .ci
-                .map_or_else(String::new, |ci| format!(" ({:.3} .. {:.3})", ci.lo, ci.hi));
-            format!("{}: {:.3}{ci}", at.kl_nats, at.win_rate)
-        });
+    let shown = |at: &AtKl| {
+        let ci = at
+            .ci
+            .map_or_else(String::new, |ci| format!(" ({})", ends(Some(ci))));
+        format!("{}: {:.3}{ci}", at.kl_nats, at.win_rate)
+    };
+    for row in rows.iter().filter(|row| !row.at.is_empty()) {
+        let at: Vec<String> = row.at.iter().map(shown).collect();
         table.add_row([
             row.procedure.clone(),
             row.family.clone(),
-            row.num_runs().to_string(),
-            at.collect::<Vec<_>>().join("  "),
+            row.num_runs.to_string(),
+            at.join("  "),
         ]);
+    }
+    table.to_string()
+}
+
+/// Methods less the first one, where they are equally far from the reference.
+fn differences_table(rows: &[EqualKlRow], first: &str) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "procedure".to_owned(),
+        "method".to_owned(),
+        format!("over {first} at equal KL (nats), paired by seed, 95% over seeds"),
+    ]);
+    let shown = |at: &DifferenceAtKl| {
+        let (kl_nats, num_seeds) = (at.kl_nats, at.num_seeds);
+        format!(
+            "{kl_nats}: {:+.3} ({}, {num_seeds} seeds)",
+            at.difference,
+            ends(Some(at.ci))
+        )
+    };
+    for row in rows.iter().filter(|row| !row.differences.is_empty()) {
+        let differences: Vec<String> = row.differences.iter().map(shown).collect();
+        table.add_row([row.procedure.clone(), row.family.clone(), differences.join("  ")]);
     }
     table.to_string()
 }
@@ -224,6 +253,7 @@ mod tests {
             policy: "p".to_owned(),
             method: "rl raw".to_owned(),
             family: "rl raw".to_owned(),
+            training_seed: None,
             reward_ci: None,
             reference_reward: 1.5,
             reward_name: "length".to_owned(),
@@ -301,6 +331,42 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("together"), "{text}");
+    }
+
+    /// A policy of a run, under best-of-2.
+    fn of_run(family: &str, training_seed: u64, (kl_nats, win_rate): (f64, f64)) -> WinRateRow {
+        WinRateRow {
+            method: format!("{family} of training {training_seed}"),
+            family: family.to_owned(),
+            training_seed: Some(training_seed),
+            kl_nats,
+            win_rate,
+            judges: Vec::new(),
+            ..row("bon:2")
+        }
+    }
+
+    #[test]
+    fn methods_are_compared_with_the_first_by_the_seeds_of_their_cards() {
+        let ends = [(0, 0.70, 0.75), (1, 0.80, 0.78), (2, 0.72, 0.78)];
+        let runs = |family: &'static str, end: fn((u64, f64, f64)) -> f64| {
+            ends.into_iter().flat_map(move |run| {
+                let end = end(run);
+                [(0.5, 0.25 + end / 2.0), (1.0, end)].map(|point| of_run(family, run.0, point))
+            })
+        };
+        let rows: Vec<WinRateRow> = runs("raw", |run| run.1).chain(runs("exp", |run| run.2)).collect();
+        let text = table(&rows);
+        // 0.05, -0.02 and 0.06: the mean is 0.03, the standard deviation 0.043589, and t(2) at 97.5% 4.302653.
+        assert!(text.contains("1: +0.030 (-0.078 .. 0.138, 3 seeds)"), "{text}");
+        assert!(text.contains("0.5: +0.015 (-0.039 .. 0.069, 3 seeds)"), "{text}");
+        assert!(text.contains("over raw at equal KL"), "{text}");
+        assert_eq!(text.matches("3 seeds").count(), 2, "{text}");
+        let alone = table(&rows[..6]);
+        assert!(
+            alone.contains("at equal KL") && !alone.contains("paired by seed"),
+            "{alone}"
+        );
     }
 
     #[test]

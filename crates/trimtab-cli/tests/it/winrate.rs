@@ -189,6 +189,9 @@ fn policies_of_other_settings_are_other_lines() {
         [methods[0], methods[4], methods[8]],
         ["rl raw, beta 0.1, seed 0", "rl raw, beta 0.2, seed 1", "tiny.bin"]
     );
+    // What pairs runs of two methods is in their cards; a plain model was not trained.
+    assert_eq!([&found[0]["training_seed"], &found[4]["training_seed"]], [0, 1]);
+    assert_eq!(found[8].get("training_seed"), None);
     assert!(!said.contains("otherwise"), "{said}");
     // No response of ten tokens holds the judge's word.
     for row in &found {

@@ -40,6 +40,8 @@ pub struct InferencePoint {
     pub method: String,
     /// What runs have in common that differ by their seed alone.
     pub family: String,
+    /// Of its training, where that is known: what pairs runs of two families.
+    pub training_seed: Option<u64>,
     /// What it is called.
     pub policy: String,
     /// What was done at inference, and who judges the answers if not the reward that chose them: a figure each.

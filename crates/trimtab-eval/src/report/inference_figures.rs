@@ -254,6 +254,9 @@ pub(super) mod fixture {
         InferencePoint {
             method: method.to_owned(),
             family: method.split(", seed").next().unwrap().to_owned(),
+            training_seed: method
+                .split_once(", seed ")
+                .map(|(_, seed)| seed.parse().unwrap()),
             policy: policy.to_owned(),
             procedure: procedure.to_owned(),
             reference_procedure: None,

@@ -19,6 +19,12 @@ pub(super) fn number(value: f64) -> String {
     with_minus(&format!("{value:.num_decimals$}"))
 }
 
+/// The same with its sign, whichever it is.
+pub(super) fn signed(value: f64) -> String {
+    let sign = if value > 0.0 { "+" } else { "" };
+    format!("{sign}{}", number(value))
+}
+
 /// `[lo, hi]`, or what is said where there is no interval.
 pub(super) fn interval(interval: Option<Interval>) -> String {
     interval.map_or_else(
@@ -83,6 +89,10 @@ mod tests {
         check(20_480.4, "20480");
         check(f64::NAN, "\u{2013}");
         check(f64::NEG_INFINITY, "\u{2013}");
+        assert_eq!(
+            [signed(0.0123), signed(-0.5), signed(0.0)],
+            ["+0.012", "\u{2212}0.500", "0.000"]
+        );
         assert_eq!(count(0), "0");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
     }
