@@ -79,7 +79,7 @@ pub enum TrainError {
     /// The loss or the gradient stopped being a number.
     #[error(
         "{what} is not finite at step {step} (batch {batch}): lower learning_rate or clip_norm, or look at the rewards of \
-         that batch; {}", told(good.as_deref())
+         that batch; the last good checkpoint is {good}"
     )]
     NotFinite {
         /// Loss or gradient norm.
@@ -88,18 +88,18 @@ pub enum TrainError {
         step: u64,
         /// Which data the batch held.
         batch: String,
-        /// The checkpoint of the last good weights, where there are any.
-        good: Option<PathBuf>,
+        /// The checkpoint of the last good weights, or of those that the run began with.
+        good: PathBuf,
     },
     /// The objective says that the run went wrong.
-    #[error("stopped before step {step}: {cause}; {}", told(good.as_deref()))]
+    #[error("stopped before step {step}: {cause}; the last good checkpoint is {good}")]
     Diverged {
         /// What went wrong and what to do.
         cause: String,
         /// Optimiser step, counted from 1.
         step: u64,
-        /// The checkpoint of the last good weights, where there are any.
-        good: Option<PathBuf>,
+        /// The checkpoint of the last good weights, or of those that the run began with.
+        good: PathBuf,
     },
     /// The caller asked to stop; the run can be resumed from its folder.
     #[error("stopped at step {step} as asked; run again with the same configuration to resume")]
@@ -109,19 +109,11 @@ pub enum TrainError {
     },
 }
 
-/// Where the last good weights are, in words.
-fn told(good: Option<&Path>) -> String {
-    good.map_or_else(
-        || "no weights were good before".to_owned(),
-        |path| format!("the last good checkpoint is {}", path.display()),
-    )
-}
-
 impl TrainError {
     /// The checkpoint of the last good weights of a run that went wrong.
     pub fn last_good(&self) -> Option<&Path> {
         match self {
-            Self::NotFinite { good, .. } | Self::Diverged { good, .. } => good.as_deref(),
+            Self::NotFinite { good, .. } | Self::Diverged { good, .. } => Some(good),
             _ => None,
         }
     }

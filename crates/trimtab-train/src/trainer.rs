@@ -2,6 +2,10 @@
 //!
 //! A run is a function of its configuration, its data and its seed: batches are named by (epoch, index), so a run that
 //! was killed goes on from its last checkpoint and ends in the same weights, bit for bit, on the same machine.
+//!
+//! A run that goes wrong names weights that were good. On data that follows the weights those are the ones before the last
+//! update, because a batch judges the weights that drew it; on given data those of the last evaluation, whose numbers are
+//! known. Before either there are those that the run began with: it begins with a checkpoint.
 
 mod checkpoint;
 mod in_memory;
@@ -146,7 +150,7 @@ impl<M: Module, B> Run<'_, M, B> {
         let rate = learning_rate(self.config, self.step, self.plan.total_steps());
         let module = self.module.take().expect("the module is back after every update");
         if self.parts.source.follows_weights() {
-            // A copy of all weights; on given data, which moves less, the last evaluation's are near enough.
+            // A copy of all weights, which is 3% of a step: on given data the last evaluation's are near enough.
             self.previous = Some(module.clone());
         }
         let factor = clip / num_items;
@@ -211,15 +215,13 @@ impl<M: Module, B> Run<'_, M, B> {
     }
 
     /// Writes the weights before the last update, or names those of the last evaluation; what was seen of them was good.
-    fn keep_good(&self, folder: &RunFolder) -> Result<Option<PathBuf>, TrainError> {
+    fn keep_good(&self, folder: &RunFolder) -> Result<PathBuf, TrainError> {
         let Some(previous) = &self.previous else {
-            // On-policy, a run that goes on has the weights in doubt there and no others.
-            let is_given = !self.parts.source.follows_weights();
-            return Ok(last_evaluated(folder).filter(|_| is_given));
+            return Ok(last_evaluated(folder));
         };
         let path = CheckpointNames::in_folder(folder.path()).good;
         Checkpoint::of_weights(previous, self.step - 1, &self.last).write(&path)?;
-        Ok(Some(path))
+        Ok(path)
     }
 
     /// Keeps the weights and ends the run as a verdict says; gives its numbers back.
@@ -227,7 +229,7 @@ impl<M: Module, B> Run<'_, M, B> {
         &mut self,
         verdict: Verdict,
         folder: &RunFolder,
-        good: impl FnOnce(&Self) -> Result<Option<PathBuf>, TrainError>,
+        good: impl FnOnce(&Self) -> Result<PathBuf, TrainError>,
     ) -> Result<Metrics, TrainError> {
         let Verdict { metrics, keep, stop } = verdict;
         let names = CheckpointNames::in_folder(folder.path());
@@ -329,6 +331,10 @@ impl<M: Module, B> Run<'_, M, B> {
             .companion()
             .map(params_of)
             .unwrap_or_default();
+        let goes_on = self.stopped.is_none() && self.step < self.plan.total_steps();
+        if let Some(previous) = self.previous.as_ref().filter(|_| goes_on) {
+            checkpoint.previous = params_of(previous);
+        }
         checkpoint.write(&CheckpointNames::in_folder(folder.path()).last)
     }
 
@@ -337,7 +343,8 @@ impl<M: Module, B> Run<'_, M, B> {
         let path = names.last.clone();
         if !path.exists() {
             names.forget_kept_after(None)?;
-            return folder.rewind_to(0);
+            folder.rewind_to(0)?;
+            return self.checkpoint(folder);
         }
         let checkpoint = Checkpoint::read(&path)?;
         let kept = names.forget_kept_after(Some(checkpoint.step))?;
@@ -351,6 +358,9 @@ impl<M: Module, B> Run<'_, M, B> {
         if !checkpoint.companion.is_empty() {
             let companion = restore(module.clone(), &checkpoint.companion)?;
             self.parts.objective.restore_companion(companion.no_grad());
+        }
+        if !checkpoint.previous.is_empty() {
+            self.previous = Some(restore(module.clone(), &checkpoint.previous)?);
         }
         self.module = Some(restore(module, &checkpoint.weights)?);
         self.optimizer
@@ -381,8 +391,7 @@ impl<M: Module, B> Run<'_, M, B> {
     }
 }
 
-/// The weights of the evaluation before this one, which are written when it has passed.
-fn last_evaluated(folder: &RunFolder) -> Option<PathBuf> {
-    let path = CheckpointNames::in_folder(folder.path()).last;
-    path.exists().then_some(path)
+/// The weights of the evaluation before this one, which are written when it has passed; before any, those of the beginning.
+fn last_evaluated(folder: &RunFolder) -> PathBuf {
+    CheckpointNames::in_folder(folder.path()).last
 }

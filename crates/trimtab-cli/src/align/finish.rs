@@ -45,7 +45,7 @@ impl Finish<'_> {
         let finite = self.last_metrics(trained)?;
         let reached = Reached {
             step: trained.step,
-            // Of these weights' own responses; a mean over steps is of earlier weights too.
+            // Of these weights' own responses; what several steps say is of earlier weights too.
             kl_nats: finite.get("kl_nats").copied(),
             stopped: trained.stopped.clone(),
             metrics: &finite,
@@ -63,8 +63,8 @@ impl Finish<'_> {
         })
     }
 
-    /// Writes what was good of a run that went wrong: the policy before it did, and those that were kept. The error goes on,
-    /// with where they are.
+    /// Writes what was good of a run that went wrong: the policy before it did, at the least the one that it began with, and
+    /// those that were kept. The error goes on, with where they are.
     pub(super) fn what_was_good(&self, error: anyhow::Error) -> anyhow::Error {
         let Some(good) = error.downcast_ref::<TrainError>().and_then(TrainError::last_good) else {
             return error;
@@ -93,7 +93,11 @@ impl Finish<'_> {
         let finite: BTreeMap<String, f64> = numbers.collect();
         let reached = Reached {
             step: checkpoint.step,
-            kl_nats: finite.get("kl_nats").copied(),
+            // A policy begins as its reference.
+            kl_nats: finite
+                .get("kl_nats")
+                .copied()
+                .or((checkpoint.step == 0).then_some(0.0)),
             stopped: Some(error.to_string()),
             metrics: &finite,
         };

@@ -263,23 +263,36 @@ fn a_policy_is_trained_resumed_and_opened() {
 #[test]
 fn what_was_good_before_a_kl_exploded_is_a_policy() {
     let (world, _) = calibrated("length");
-    let train =
-        "kl_limit_nats = 1.0\noptim = { learning_rate = 3e-3, batch_len = 256, warmup_fraction = 0.0 }";
+    // A checkpoint after each step: the same command goes on from weights that its first step finds to be too far.
+    let train = "kl_limit_nats = 1.0\nkeep_at_kl_nats = [1e-4]\noptim = { learning_rate = 3e-3, batch_len = 256, \
+                 warmup_fraction = 0.0, eval_every_steps = 1 }";
     let config = align_config(&world, "far.toml", "transform = \"raw\"\nbeta = [0.01]", train);
     let text = std::fs::read_to_string(&config).unwrap();
     world.write("far.toml", &text.replace("epochs = 2", "epochs = 40"));
-    fails(
-        &world,
-        &format!("train align {config}"),
-        &[
-            "above kl_limit_nats = 1",
-            "lower learning_rate",
-            "good.safetensors",
-            "what was good is written: ",
-        ],
-    );
-    let card = std::fs::read_to_string(world.path("far/policy_card.json")).unwrap();
-    let card: Value = serde_json::from_str(&card).unwrap();
+    let mut cards: Vec<[Value; 2]> = Vec::new();
+    for _ in 0..2 {
+        fails(
+            &world,
+            &format!("train align {config}"),
+            &[
+                "above kl_limit_nats = 1",
+                "lower learning_rate",
+                "good.safetensors",
+                "what was good is written: ",
+                "kl_0.0001",
+            ],
+        );
+        let card = ["far", "far/kl_0.0001"].map(|folder| {
+            let path = world.path(folder).join("policy_card.json");
+            let card = std::fs::read_to_string(&path).unwrap();
+            // What the second time finds is what it writes.
+            std::fs::remove_file(path).unwrap();
+            serde_json::from_str(&card).unwrap()
+        });
+        cards.push(card);
+    }
+    assert_eq!(cards[0], cards[1]);
+    let [card, kept] = &cards[1];
     assert!(
         card["stopped"].as_str().unwrap().contains("kl_limit_nats"),
         "{card}"
@@ -287,6 +300,7 @@ fn what_was_good_before_a_kl_exploded_is_a_policy() {
     assert!(card["step"].as_u64().unwrap() > 0, "{card}");
     let kl = card["kl_nats"].as_f64().unwrap();
     assert!(kl > 0.0 && kl <= 1.0, "{card}");
+    assert!(kept["kl_nats"].as_f64().unwrap() >= 1e-4, "{kept}");
     let answer = json(&world, "generate hello --model far -n 5 --json");
     assert_eq!(answer["model_sha256"], card["weights_sha256"]);
 }

@@ -21,11 +21,11 @@ const META_KEY: &str = "trimtab";
 /// Files of a run folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointNames {
-    /// Where a run goes on.
+    /// Where a run goes on; there from its beginning.
     pub last: PathBuf,
     /// The best weights so far.
     pub best: PathBuf,
-    /// The last good weights of a run that went wrong.
+    /// The weights before the last update of an on-policy run that went wrong: the last that were good.
     pub good: PathBuf,
     /// Folder of weights that were kept on the way.
     kept: PathBuf,
@@ -106,6 +106,8 @@ pub struct Checkpoint {
     pub moments: BTreeMap<String, TensorData>,
     /// Weights of an objective's second module.
     pub companion: BTreeMap<String, TensorData>,
+    /// On-policy, while the run goes on: the weights before the last update, which are good where `weights` turn out not to be.
+    pub previous: BTreeMap<String, TensorData>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,6 +228,7 @@ impl Checkpoint {
                 "weights" => &mut checkpoint.weights,
                 "moments" => &mut checkpoint.moments,
                 "companion" => &mut checkpoint.companion,
+                "previous" => &mut checkpoint.previous,
                 _ => return Err(bad(format!("tensor {name} is not of a checkpoint"))),
             };
             if view.dtype() != Dtype::F32 {
@@ -243,11 +246,12 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn groups(&self) -> [(&'static str, &BTreeMap<String, TensorData>); 3] {
+    fn groups(&self) -> [(&'static str, &BTreeMap<String, TensorData>); 4] {
         [
             ("weights", &self.weights),
             ("moments", &self.moments),
             ("companion", &self.companion),
+            ("previous", &self.previous),
         ]
     }
 }

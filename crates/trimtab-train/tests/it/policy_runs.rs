@@ -292,6 +292,88 @@ fn a_kl_that_is_reached_ends_the_run_and_one_that_explodes_is_an_error() {
 }
 
 #[test]
+fn a_run_that_goes_wrong_where_it_goes_on_keeps_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let config = PolicyTrainConfig {
+        epochs: 40,
+        steps_per_round: 1,
+        passes_per_round: 1,
+        keep_at_kl_nats: vec![1e-6],
+        kl_limit_nats: 0.1,
+        ..config()
+    };
+    let fail = |dir: &Path, stop_after| on_policy(&config, dir, stop_after).map(|policy| policy.step);
+    let expect = fail(&whole, None).unwrap_err();
+    let TrainError::Diverged { step, .. } = expect else {
+        panic!("{expect}");
+    };
+    // Its checkpoint is of the weights that the first step after it finds to be too far.
+    let stopped = fail(&broken, Some(step - 1));
+    assert!(matches!(stopped, Err(TrainError::Stopped { step: at }) if at == step - 1));
+    let error = fail(&broken, None).unwrap_err();
+    assert!(
+        matches!(error, TrainError::Diverged { step: at, .. } if at == step),
+        "{error}"
+    );
+    let good = |error: &TrainError| fs::read(error.last_good().unwrap()).unwrap();
+    assert!(good(&error) == good(&expect), "other weights are good");
+    let kept = kept_policies(&broken).unwrap();
+    assert!(kept.len() == 1 && kept[0].step < step, "{kept:?}");
+}
+
+#[test]
+fn the_model_is_good_until_given_data_says_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let responses = Engine::new().rollouts(base().weights, 0).unwrap();
+    // How it ended, the KL of each evaluation, and the last good checkpoint with whether it is the model.
+    let run = |name: &str, learning_rate: f64, every: u64, kl_limit_nats: f64| {
+        let mut config = PolicyTrainConfig {
+            kl_limit_nats,
+            ..given(PolicyObjective::Sft { num_candidates: 1 }, PolicyDepth::Full)
+        };
+        config.optim.learning_rate = learning_rate;
+        config.optim.eval_every_steps = Some(every);
+        let data = PolicyData::Responses {
+            responses: &responses,
+            probe: Some(&mut Engine::new()),
+        };
+        let mut kls = Vec::new();
+        let on_event = &mut |event| {
+            if let TrainEvent::Evaluated { metrics, .. } = event {
+                kls.push(metrics["kl_nats"]);
+            }
+            ControlFlow::Continue(())
+        };
+        let run_dir = RunDir::new(folder.path().join(name), "test");
+        let ended = train_policy(&config, &base(), data, &run_dir, on_event).map(|policy| policy.step);
+        let good = ended.as_ref().err().and_then(TrainError::last_good).map(|path| {
+            let weights = load_kept(&config, &base(), path).unwrap();
+            let is_base = log_probs(&weights, &[3, 4]) == log_probs(&base().weights, &[3, 4]);
+            (Checkpoint::read(path).unwrap(), is_base)
+        });
+        (ended, kls, good)
+    };
+    // Beyond f32 before anything is evaluated, and too far at the first evaluation.
+    let (ended, _, good) = run("infinite", 1e30, 1000, 50.0);
+    assert!(
+        matches!(ended, Err(TrainError::NotFinite { step: 2.., .. })),
+        "{ended:?}"
+    );
+    assert!(matches!(good, Some((Checkpoint { step: 0, .. }, true))));
+    let (ended, _, good) = run("first", 1e-3, 1, 1e-9);
+    assert!(matches!(ended, Err(TrainError::Diverged { .. })), "{ended:?}");
+    assert!(matches!(good, Some((Checkpoint { step: 0, .. }, true))));
+    // Later those of the evaluation before, with its numbers.
+    let (ended, kls, _) = run("free", 1e-3, 2, 1e9);
+    assert!(ended.is_ok() && kls.len() == 3 && kls[0] < kls[1], "{kls:?}");
+    let (ended, _, good) = run("later", 1e-3, 2, f64::midpoint(kls[0], kls[1]));
+    assert!(matches!(ended, Err(TrainError::Diverged { .. })), "{ended:?}");
+    let (good, is_base) = good.unwrap();
+    assert_eq!((good.step, good.metrics["kl_nats"], is_base), (2, kls[0], false));
+}
+
+#[test]
 fn what_the_last_update_did_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = PolicyTrainConfig {
