@@ -2,7 +2,7 @@
 # The experiments of docs/experiments/infalign.md, from rewards to reports, below out/infalign. Every step goes on where it
 # was stopped, and what is there already is not made again.
 #
-#   runs/infalign/run.sh i1        # or i2, i3, i4, i5; no argument: i1
+#   runs/infalign/run.sh i1        # or i1_judged, i2, i3, i4, i5; no argument: i1
 #   SEEDS="0 1 2" runs/infalign/run.sh i1
 #
 # i1, i3, i4 and i5: stories15M and a sentiment reward on its own states, learned from labelled reviews, see
@@ -37,20 +37,32 @@ policies() { # configurations
   done
 }
 
-stories() { # out, then configurations
-  local folder="$1" policies
-  shift
+stories() { # out, samples of a policy, then configurations
+  local folder="$1" samples="$2" policies
+  shift 2
   mapfile -t policies < <(policies "$@")
   "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
     --reward "head:$out/sentiment_stories" --judge length --prompts "$here/story_openings.txt" --skip 80 --raw \
-    --max-new-tokens 32 --per-prompt 32 --kl-per-prompt 4 --out "$folder"
+    --max-new-tokens 32 --per-prompt "$samples" --reference-per-prompt 512 --kl-per-prompt 4 --out "$folder"
 }
 
 i1() {
-  local runs=(i1_raw i1_identity i1_ctrl_bon4 i1_ctrl_won4 i1_dpo i1_ipo i1_bon_distillation i1_bonbon)
+  # Differences are from the first.
+  local runs=(i1_identity i1_raw i1_ctrl_bon4 i1_ctrl_won4 i1_dpo i1_ipo i1_bon_distillation i1_bonbon)
   story_reward
   align "${runs[@]}"
-  stories "$out/i1" "${runs[@]}"
+  stories "$out/i1" 128 "${runs[@]}"
+}
+
+# The policies of I1 by a judge that training never saw, on another model's states: the one that
+# runs/controlled_decoding/run.sh e2 trains first. After i1.
+i1_judged() {
+  local policies
+  mapfile -t policies < <(ls -d "$out"/i1_{identity,raw,ctrl_bon4,ctrl_won4,dpo}_[0-9]/kl_[123])
+  "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
+    --reward "head:$out/sentiment_stories" --judge head:out/cd/sentiment@smollm2-135m-instruct \
+    --prompts "$here/story_openings.txt" --skip 80 --raw --max-new-tokens 32 --per-prompt 16 --reference-per-prompt 64 \
+    --kl-per-prompt 4 --out "$out/i1_judged"
 }
 
 i2() {
@@ -72,13 +84,14 @@ i3() {
   # Procedures choose by the reward that is hacked; what is true is what the clean one says of the same answers.
   "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --procedure bon:4,won:4,sample \
     --reward "head:$out/sentiment_hacked" --judge "head:$out/sentiment_stories" --judge "keywords:loved to play" \
-    --prompts "$here/story_openings.txt" --skip 80 --raw --max-new-tokens 32 --per-prompt 32 --out "$out/i3"
+    --prompts "$here/story_openings.txt" --skip 80 --raw --max-new-tokens 32 --per-prompt 32 \
+    --reference-per-prompt 512 --out "$out/i3"
 }
 
 i4() {
   story_reward
   align i4_k4 i4_k16 i1_ctrl_bon4 # the last is that of 100 samples
-  stories "$out/i4" i4_k4 i4_k16 i1_ctrl_bon4
+  stories "$out/i4" 32 i4_k4 i4_k16 i1_ctrl_bon4
 }
 
 # A scorer of the reference steers policies, which meet the reference as it is: KLs add, CD App. B.
@@ -91,7 +104,7 @@ i5() {
   "$trimtab" eval winrate --policy "${policies[@]}" --reference stories15m --apply-to policy \
     --procedure cd-block:k=2,m=8 --procedure cd-block:k=4,m=8 --procedure bon:4 --procedure sample \
     --scorer "$out/i5_scorer" --reward "head:$out/sentiment_stories" --prompts "$here/story_openings.txt" --skip 80 --raw \
-    --max-new-tokens 32 --per-prompt 32 --steered-per-prompt 16 --out "$out/i5"
+    --max-new-tokens 32 --per-prompt 32 --reference-per-prompt 512 --steered-per-prompt 16 --out "$out/i5"
 }
 
 mkdir -p "$out"
