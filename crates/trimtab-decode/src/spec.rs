@@ -7,7 +7,7 @@
 mod parse;
 mod print;
 
-use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 use crate::DecodeError;
 use crate::answer::AnswerExtractor;
@@ -22,8 +22,7 @@ use crate::selecting::Scoring;
 use crate::selection::Selection;
 
 /// A decoding method with its settings, checked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, SerializeDisplay, DeserializeFromStr)]
 pub enum DecodeSpec {
     /// One response drawn from a sampling policy.
     Sample {
@@ -214,20 +213,6 @@ impl DecodeSpec {
     /// Whether the choice depends on rewards.
     pub fn needs_rewards(&self) -> bool {
         self.selection().needs_rewards()
-    }
-}
-
-impl TryFrom<String> for DecodeSpec {
-    type Error = DecodeError;
-
-    fn try_from(text: String) -> Result<Self, DecodeError> {
-        text.parse()
-    }
-}
-
-impl From<DecodeSpec> for String {
-    fn from(spec: DecodeSpec) -> Self {
-        spec.to_string()
     }
 }
 

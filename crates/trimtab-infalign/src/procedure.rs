@@ -16,7 +16,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 use crate::error::InfalignError;
 use crate::table::{NamedTable, Table};
@@ -44,8 +44,7 @@ pub const PROCEDURES: &[(&str, &str)] = &[
 const MAX_CANDIDATES: u32 = 1 << 20;
 
 /// What happens to a policy at inference; text in configurations and on the command line, see the module.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, SerializeDisplay, DeserializeFromStr)]
 pub enum Procedure {
     /// One draw.
     Sample,
@@ -253,20 +252,6 @@ impl fmt::Display for Procedure {
             Self::Rewind { threshold } => write!(f, "rewind:{threshold}"),
             Self::Weight(named) => write!(f, "weight:{}", named.name),
         }
-    }
-}
-
-impl TryFrom<String> for Procedure {
-    type Error = InfalignError;
-
-    fn try_from(text: String) -> Result<Self, InfalignError> {
-        text.parse()
-    }
-}
-
-impl From<Procedure> for String {
-    fn from(procedure: Procedure) -> Self {
-        procedure.to_string()
     }
 }
 

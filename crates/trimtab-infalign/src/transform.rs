@@ -17,7 +17,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 use crate::error::InfalignError;
 use crate::fixed_point::{Certificate, Choice, FixedPoint};
@@ -47,8 +47,7 @@ const MAX_CANDIDATES: u32 = 1024;
 const DEFAULT_NUM_SAMPLES: usize = 100;
 
 /// A transform of the calibrated reward; text in configurations and on the command line, see the module.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, SerializeDisplay, DeserializeFromStr)]
 pub enum Transform {
     /// `u`.
     Identity,
@@ -313,20 +312,6 @@ impl fmt::Display for Transform {
             Self::WonFixedPoint { n } => write!(f, "won_fp:{n}"),
             Self::Table(named) => write!(f, "table:{}", named.name),
         }
-    }
-}
-
-impl TryFrom<String> for Transform {
-    type Error = InfalignError;
-
-    fn try_from(text: String) -> Result<Self, InfalignError> {
-        text.parse()
-    }
-}
-
-impl From<Transform> for String {
-    fn from(transform: Transform) -> Self {
-        transform.to_string()
     }
 }
 

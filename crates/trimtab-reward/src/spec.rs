@@ -12,7 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 use thiserror::Error;
 use trimtab_base::RewardModel;
 
@@ -30,8 +30,7 @@ pub struct RewardTerm {
 }
 
 /// A weighted list of rewards; parses from and prints to the grammar above, losslessly.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, SerializeDisplay, DeserializeFromStr)]
 pub struct RewardSpec {
     terms: Vec<RewardTerm>,
 }
@@ -325,20 +324,6 @@ impl fmt::Display for RewardSpec {
             write!(f, "{separator}{term}")?;
         }
         Ok(())
-    }
-}
-
-impl TryFrom<String> for RewardSpec {
-    type Error = RewardSpecError;
-
-    fn try_from(spec: String) -> Result<Self, Self::Error> {
-        spec.parse()
-    }
-}
-
-impl From<RewardSpec> for String {
-    fn from(spec: RewardSpec) -> Self {
-        spec.to_string()
     }
 }
 

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 // Its version of the bindings is this crate's choice; what calls them is the tensor library.
 #[cfg(feature = "cuda")]
 use cudarc as _;
-use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 use crate::error::TrainError;
 
@@ -18,8 +18,7 @@ use crate::error::TrainError;
 ///
 /// Single-precision products on a GPU are rounded as its tensor units do (TF32: 10 bits of mantissa), so that numbers agree
 /// with the processor's to about three digits and a run goes on only on the kind of device that it began on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, SerializeDisplay, DeserializeFromStr)]
 pub enum TrainDevice {
     /// The processor.
     #[default]
@@ -56,20 +55,6 @@ impl FromStr for TrainDevice {
             expected: "cpu, cuda or cuda:N with the number of a GPU, from 0",
         })?;
         Ok(Self::Cuda { index })
-    }
-}
-
-impl TryFrom<String> for TrainDevice {
-    type Error = TrainError;
-
-    fn try_from(text: String) -> Result<Self, TrainError> {
-        text.parse()
-    }
-}
-
-impl From<TrainDevice> for String {
-    fn from(device: TrainDevice) -> Self {
-        device.to_string()
     }
 }
 
@@ -181,6 +166,16 @@ mod tests {
             let error = text.parse::<TrainDevice>().unwrap_err().to_string();
             assert!(error.contains("cpu, cuda or cuda:N"), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_number_in_a_configuration_is_no_device() {
+        let error =
+            toml::from_str::<std::collections::BTreeMap<String, TrainDevice>>("device = 0").unwrap_err();
+        assert!(
+            error.to_string().contains("integer `0`, expected a string"),
+            "{error}"
+        );
     }
 
     #[test]

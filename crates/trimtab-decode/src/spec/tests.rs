@@ -259,6 +259,14 @@ fn specs_in_config_files_are_texts() {
 }
 
 #[test]
+fn specs_in_config_files_that_are_no_texts_say_what_they_have_to_be() {
+    let error = serde_json::from_str::<DecodeSpec>("4")
+        .expect_err("a number")
+        .to_string();
+    assert!(error.contains("integer `4`, expected a string"), "{error}");
+}
+
+#[test]
 fn building_checks_what_parsing_did_not_see() {
     let stop = StopRules {
         max_new_tokens: 0,

@@ -27,6 +27,16 @@ fn texts_are_read_and_written_back() {
 
 /// `G` is the integral of `g` from 0, and 1 at 1: by sums of midpoints.
 #[test]
+fn configurations_hold_a_procedure_as_text_only() {
+    let read = |json: &str| serde_json::from_str::<Procedure>(json).map_err(|error| error.to_string());
+    assert_eq!(read("\"bon:4\""), Ok(Procedure::BestOf { n: 4 }));
+    let error = read("\"bno:4\"").unwrap_err();
+    assert!(error.contains("expected one of sample, bon:N"), "{error}");
+    let error = read("4").unwrap_err();
+    assert!(error.contains("integer `4`, expected a string"), "{error}");
+}
+
+#[test]
 fn cumulative_weights_are_integrals_of_weights() {
     let table = "0 0\n0.25 2\n0.5 0\n1 4";
     let weights = "weight:g"

@@ -47,6 +47,12 @@ fn texts_that_are_no_transform_say_what_is() {
 }
 
 #[test]
+fn a_number_in_a_configuration_is_no_transform() {
+    let error = serde_json::from_str::<Transform>("4").unwrap_err().to_string();
+    assert!(error.contains("integer `4`, expected a string"), "{error}");
+}
+
+#[test]
 fn values_are_those_of_the_table_in_the_documentation() {
     let check = |text: &str, u: f64, expect: f64| {
         let prepared = parsed(text).prepare(1.0).unwrap();

@@ -221,6 +221,15 @@ fn travels_through_configuration_files_as_text() {
     assert!(serde_json::from_str::<RewardSpec>("\"jsn\"").is_err());
 }
 
+#[test]
+fn what_is_no_text_in_a_configuration_file_is_refused_by_type() {
+    let error = serde_json::from_str::<RewardSpec>("0.5").unwrap_err().to_string();
+    assert!(
+        error.contains("floating point `0.5`, expected a string"),
+        "{error}"
+    );
+}
+
 /// Any argument that can be written: not blank, which every reward refuses.
 fn argument() -> impl Strategy<Value = String> {
     let tricky = prop::sample::select(vec![
