@@ -15,10 +15,10 @@ use crate::winrate::EvalProcedure;
 Inference-time win rate: the procedure is applied to the policy AND to the reference, and what comes out is compared by
 the reward, ties half. 0.5 is no better than the reference under the same procedure. All procedures of one policy are
 computed from one set of samples, without resampling: every subset of N of them counts (an unbiased estimator), so N may
-be anything up to the samples of either side. Intervals are over prompts, 95%, and paired: with several policies the difference from
-the first has one too; where runs of several seeds are given, methods are compared with the first policy's at equal KL, paired
-by seed. The KL is KL(policy || reference) in nats for a response: the full sum over the vocabulary at each token, averaged
-over --kl-per-prompt responses of the policy.
+be anything up to the samples of either side. Intervals are over prompts, 95%, and paired: with several policies the
+difference from the first has one too; where runs of several seeds are given, methods are compared with the first policy's
+at equal KL, paired by seed. The KL is KL(policy || reference) in nats for a response: the full sum over the vocabulary at
+each token, averaged over --kl-per-prompt responses of the policy.
 
 Procedures:
   sample             one response: the standard win rate
